@@ -1,0 +1,29 @@
+# make env    build .venv with everything (PyTorch for the CPU; `make env TORCH=cuda` on a machine with an NVIDIA GPU)
+# make demo   virtual patients, the whole workflow, reports
+# make test   all tests
+# make lint   ruff, snakefmt, snakemake --lint, versions
+
+PYTHON ?= python3.11
+CORES ?= 2
+TORCH ?= cpu
+BIN := .venv/bin
+TORCH_VERSION := $(shell sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+# macOS wheels of torch have no CUDA and no local version.
+LOCAL := $(if $(filter Darwin,$(shell uname)),,+$(TORCH))
+
+.PHONY: env
+env: .venv/.made-$(TORCH)
+
+# The CPU wheel is asked for by its exact local version, so that no resolver can take the CUDA build in its place.
+.venv/.made-$(TORCH): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cuda)
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)
+else
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)$(LOCAL) || \
+	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)$(LOCAL) --extra-index-url $(TORCH_CPU_INDEX)
+endif
+	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
+	rm -f .venv/.made-*
+	touch $@

@@ -1,0 +1,119 @@
+"""Images on disk and in memory: geometry, resampling, NIfTI with a JSON sidecar.
+
+In memory an image is a `SimpleITK.Image`: physical coordinates in mm, LPS. Arrays are always indexed z, y, x.
+"""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+import theraflow
+from theraflow.errors import TheraflowError
+from theraflow.files import read_json, whole, write_json
+
+INTERPOLATION = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline}
+
+
+def sidecar_path(image: Path | str) -> Path:
+    """`ct.json` for `ct.nii.gz`."""
+    path = Path(image)
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+
+
+def read_image(path: Path | str) -> sitk.Image:
+    """Read a NIfTI image.
+
+    Raises:
+        TheraflowError: missing or not an image.
+    """
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise TheraflowError(f"{path} cannot be read as an image; delete it so that it is made again.") from error
+
+
+def read_sidecar(image: Path | str) -> dict[str, Any]:
+    """The JSON sidecar of the image file `image`."""
+    return read_json(sidecar_path(image))
+
+
+def write_image(image: sitk.Image, path: Path | str, sidecar: Mapping[str, Any]) -> None:
+    """Write NIfTI and its sidecar. `sidecar` must say `quantity` and `unit`; version and time of writing are added."""
+    missing = {"quantity", "unit"} - set(sidecar)
+    if missing:
+        raise ValueError(f"{path}: the sidecar lacks {missing}")
+    with whole(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+    write_json({**sidecar, "theraflow": theraflow.__version__, "numpy": np.__version__,
+                "SimpleITK": sitk.Version_VersionString()}, sidecar_path(path))  # fmt: skip
+
+
+def to_array(image: sitk.Image) -> np.ndarray:
+    """The voxels as a new array, indexed z, y, x."""
+    return sitk.GetArrayFromImage(image)
+
+
+def from_array(array: np.ndarray, like: sitk.Image) -> sitk.Image:
+    """An image of `array` (z, y, x) with the geometry of `like`; bool becomes uint8."""
+    image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
+    image.CopyInformation(like)
+    return image
+
+
+def same_grid(a: sitk.Image, b: sitk.Image, tolerance_mm: float = 1e-2) -> bool:
+    """Whether two images share size, spacing, origin and direction."""
+    return (
+        a.GetSize() == b.GetSize()
+        and np.allclose(a.GetSpacing(), b.GetSpacing(), atol=tolerance_mm)
+        and np.allclose(a.GetOrigin(), b.GetOrigin(), atol=tolerance_mm)
+        and np.allclose(a.GetDirection(), b.GetDirection(), atol=1e-4)
+    )
+
+
+def voxel_volume_ml(image: sitk.Image) -> float:
+    """Volume of one voxel in mL."""
+    return float(np.prod(image.GetSpacing())) / 1000.0
+
+
+def resample(
+    image: sitk.Image,
+    grid: sitk.Image,
+    transform: sitk.Transform | None = None,
+    interpolation: str = "linear",
+    outside: float = 0.0,
+) -> sitk.Image:
+    """`image` on the voxels of `grid`.
+
+    Args:
+        image: any scalar image.
+        grid: the image whose geometry the result takes; its voxels are not read.
+        transform: maps a point of `grid` (LPS, mm) to the point of `image` that belongs there; default identity.
+        interpolation: `linear`, `nearest` (label maps) or `cubic`.
+        outside: value where `image` has no voxel.
+    """
+    transform = transform or sitk.Transform(3, sitk.sitkIdentity)
+    method = INTERPOLATION[interpolation]
+    size, spacing = grid.GetSize(), grid.GetSpacing()
+    return sitk.Resample(image, size, transform, method, grid.GetOrigin(), spacing, grid.GetDirection(), outside)
+
+
+def isotropic_grid(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """An empty image that covers `image` with voxels of `spacing_mm`, centred on it, same axes."""
+    extent = np.array(image.GetSize()) * np.array(image.GetSpacing())
+    size = np.maximum(1, np.ceil(extent / spacing_mm - 1e-6)).astype(int)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    centre = np.array(image.TransformContinuousIndexToPhysicalPoint((np.array(image.GetSize()) - 1) / 2.0))
+    grid = sitk.Image([int(n) for n in size], sitk.sitkUInt8)
+    grid.SetSpacing([spacing_mm] * 3)
+    grid.SetDirection(image.GetDirection())
+    grid.SetOrigin(tuple(centre - direction @ ((size - 1) / 2.0 * spacing_mm)))
+    return grid
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """An ISO 8601 date and time out of a sidecar or sheet."""
+    return datetime.datetime.fromisoformat(text)
