@@ -27,3 +27,30 @@ endif
 	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
 	rm -f .venv/.made-*
 	touch $@
+
+# Three virtual patients; `make demo-eight` is the whole cohort after Table 1 of the study.
+VIRTUAL := .venv/bin/python -m theraflow.virtual
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+export PYTHONPATH := workflow/scripts
+
+.PHONY: demo
+demo: env
+	$(VIRTUAL) --output data/virtual --patients P003 P005 P007 --cores $(CORES)
+	$(SNAKEMAKE)
+
+.PHONY: demo-eight
+demo-eight: env
+	$(VIRTUAL) --output data/virtual --cores $(CORES)
+	$(SNAKEMAKE) --configfile config/config.yaml config/eight/config.yaml
+
+.PHONY: test
+test: env
+	$(BIN)/pytest --numprocesses $(CORES) --dist loadgroup
+
+.PHONY: lint
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakemake --lint
+	$(BIN)/python tools/versions.py --check

@@ -74,7 +74,7 @@ class PatientFolder:
 
     def lesion_map(self, scan: str | None = None) -> Path:
         """Lesion labels on the emission grid of `scan`, or of the reference scan."""
-        return self.root / "lesions" / (f"{scan}.nii.gz" if scan else "lesions.nii.gz")
+        return self.root / "lesions" / (f"scans/{scan}.nii.gz" if scan else "lesions.nii.gz")
 
     def table(self, name: str) -> Path:
         """A table by its name in the contract, as `lesions`, `doses`, `response`."""

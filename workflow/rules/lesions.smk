@@ -1,0 +1,30 @@
+# Lesions of a patient: found, measured on every scan's own grid, and one name through all scans.
+
+
+rule lesions:
+    input:
+        images=get_patient_images,
+        organs=get_patient_organs,
+        transforms=get_patient_transforms,
+        annotations=get_annotations,
+    output:
+        table=f"{PATIENT}/lesions/lesions.tsv",
+        candidates=f"{PATIENT}/lesions/candidates.tsv",
+        labels=f"{PATIENT}/lesions/lesions.nii.gz",
+        sidecar=f"{PATIENT}/lesions/lesions.json",
+        maps=directory(f"{PATIENT}/lesions/scans"),
+    log:
+        f"{LOGS}/{{patient}}/lesions.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/lesions.benchmark.tsv"
+    priority: 3
+    params:
+        scans=get_scan_rows,
+        reference=get_reference_row,
+        settings={**config["lesions"], "background": config["background"]},
+        results=RESULTS,
+        code=code_digest("theraflow.lesions"),
+    resources:
+        mem_mb=3000,
+    script:
+        "../scripts/measure_lesions.py"

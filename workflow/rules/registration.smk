@@ -1,0 +1,25 @@
+# Every scan of a patient to the patient's reference scan.
+
+
+rule register:
+    input:
+        reference=lambda wildcards: get_images(get_reference(wildcards)),
+        scan=lambda wildcards: get_images(get_scan(wildcards)),
+    output:
+        to_scan=f"{PATIENT}/registration/{{scan}}.to_scan.h5",
+        to_reference=f"{PATIENT}/registration/{{scan}}.to_reference.h5",
+        quality=f"{PATIENT}/registration/{{scan}}.json",
+    log:
+        f"{LOGS}/{{patient}}/{{scan}}.register.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/{{scan}}.register.benchmark.tsv"
+    priority: 2
+    params:
+        reference=get_reference_row,
+        scan=get_scan_row,
+        results=RESULTS,
+        code=code_digest("theraflow.registration"),
+    resources:
+        mem_mb=2000,
+    script:
+        "../scripts/register_scan.py"

@@ -1,0 +1,25 @@
+# The patient's report: one self-contained HTML file.
+
+
+rule patient_report:
+    input:
+        tables=lambda wildcards: get_patient_tables(wildcards.patient),
+        images=get_patient_images,
+        organs=get_patient_organs,
+        transforms=get_patient_transforms,
+    output:
+        report(f"{PATIENT}/report.html", caption="../report/patient.rst", category="Patients"),
+    log:
+        f"{LOGS}/{{patient}}/report.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/report.benchmark.tsv"
+    priority: 7
+    params:
+        scans=get_scan_rows,
+        settings={key: config[key] for key in ("tracers", "background", "lesions", "dosimetry", "response")},
+        results=RESULTS,
+        code=code_digest("theraflow.report"),
+    resources:
+        mem_mb=2000,
+    script:
+        "../scripts/report_patient.py"

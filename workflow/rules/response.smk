@@ -1,0 +1,22 @@
+# Response to therapy: PERCIST 1.0 and RECIST 1.1 from the lesion table.
+
+
+rule response:
+    input:
+        lesions=f"{PATIENT}/lesions/lesions.tsv",
+        images=get_patient_images,
+        organs=get_patient_organs,
+    output:
+        table=f"{PATIENT}/response.tsv",
+    log:
+        f"{LOGS}/{{patient}}/response.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/response.benchmark.tsv"
+    priority: 6
+    params:
+        scans=get_scan_rows,
+        settings={**config["response"], "reference_tracer": config.get("reference_tracer")},
+        results=RESULTS,
+        code=code_digest("theraflow.response"),
+    script:
+        "../scripts/assess_response.py"

@@ -1,0 +1,12 @@
+"""Dose map of the therapy nuclide in Gy/GBq, and its dose-volume histograms."""
+
+from theraflow.job import job
+
+with job(snakemake.log[0], snakemake.threads):
+    from theraflow.dosimetry import compute_dose_map
+    from theraflow.layout import PatientFolder, Scan
+
+    params = snakemake.params
+    folder = PatientFolder(params.results, snakemake.wildcards.patient)
+    scans = [Scan(**row) for row in params.scans if row["quantity"] == "activity"]
+    compute_dose_map(folder, scans, params.settings, params.therapy_nuclide)

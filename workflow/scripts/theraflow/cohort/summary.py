@@ -1,0 +1,155 @@
+"""From the tables of the patients to the tables and figures of the cohort."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from theraflow.cohort import detection, statistics, survival
+from theraflow.cohort.figures import draw_figures
+from theraflow.cohort.style import save_figure, style
+from theraflow.errors import TheraflowError
+from theraflow.layout import PatientFolder
+from theraflow.tables import read_table, write_table
+
+log = logging.getLogger(__name__)
+
+# Headers of the contract, for a cohort in which no patient has the table.
+HEADERS = {
+    "lesions": [
+        "patient", "scan", "tracer", "timepoint", "lesion", "label", "site", "volume_ml", "suv_max",
+        "suv_mean", "suv_peak", "tbr", "background_region", "background_suv", "tlg_ml", "positive",
+        "concordance", "x_mm", "y_mm", "z_mm", "longest_diameter_mm", "short_axis_mm", "source",
+    ],
+    "doses": [
+        "patient", "region", "kind", "nuclide", "mass_g", "n_timepoints", "model", "t_eff_h", "tia_h",
+        "dose_gy_per_gbq", "sd_gy_per_gbq", "method",
+    ],
+    "response": [
+        "patient", "baseline", "followup", "criterion", "category", "measure_baseline", "measure_followup",
+        "change_percent", "new_lesions",
+    ],
+}  # fmt: skip
+
+
+def summarise_cohort(
+    folders: Sequence[PatientFolder],
+    output: Path | str,
+    settings: Mapping[str, Any],
+    patients_table: Path | str | None = None,
+) -> None:
+    """Write the cohort's tables and figures.
+
+    Writes `lesions.tsv`, `doses.tsv`, `response.tsv` (the patients' tables one below the other, cell by cell
+    as they are), `statistics.tsv`, `detection.tsv`, `survival.tsv`, and `figures/*.png` and `.svg` for what
+    there are data.
+
+    Args:
+        folders: the patients, in the order of the sheet; one without a table has no rows in it.
+        output: `results/cohort`.
+        settings: `tracers`: the configuration's tracers, name -> {`quantity`, ...}, in their order. The
+            first two with quantity `suv` are compared.
+        patients_table: `patients.tsv`, or None. Its survival columns are read for the patients of `folders`.
+
+    Raises:
+        TheraflowError: a table cannot be read, lacks a column, or holds a value that is not allowed.
+    """
+    output = Path(output)
+    tracers = [name for name, tracer in settings["tracers"].items() if tracer["quantity"] == "suv"]
+    for name, header in HEADERS.items():
+        table = concatenate([folder.table(name) for folder in folders], header)
+        write_table(table, output / f"{name}.tsv", list(table.columns))
+    lesions = read_lesions(output / "lesions.tsv", tracers)
+    doses = read_table(output / "doses.tsv")
+    times = {}
+    if patients_table is not None:
+        patients = read_table(patients_table)
+        times = survival.read_survival(
+            patients[patients["patient"].isin([folder.patient for folder in folders])]
+        )
+
+    tables = {
+        "statistics": (statistics.compute_statistics(lesions, doses, tracers), statistics.COLUMNS),
+        "detection": (detection.count_detection(lesions, tracers), detection.COLUMNS),
+        "survival": (survival.compute_survival(times), survival.COLUMNS),
+    }
+    for name, (table, columns) in tables.items():
+        write_table(table, output / f"{name}.tsv", columns)
+
+    figures = output / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for old in figures.glob("*.*"):  # a figure of an earlier run that has no data any more
+        old.unlink()
+    with style():
+        for name, figure in draw_figures(lesions, doses, times, tracers).items():
+            save_figure(figure, figures, name)
+
+
+def concatenate(paths: Sequence[Path], header: Sequence[str]) -> pd.DataFrame:
+    """The tables at `paths` one below the other as text, so that no digit and no `NA` changes.
+
+    Args:
+        paths: TSV files; those that do not exist are passed over.
+        header: columns that come first, in this order; further ones of the files follow.
+
+    Raises:
+        TheraflowError: a file cannot be read or lacks a column of `header`.
+    """
+    tables = []
+    for path in paths:
+        if not path.is_file():
+            log.info("%s does not exist: no rows of this patient.", path)
+            continue
+        try:
+            table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise TheraflowError(f"{path} cannot be read as a table ({error}).") from error
+        missing = [column for column in header if column not in table.columns]
+        if missing:
+            raise TheraflowError(
+                f"{path} lacks the columns {', '.join(missing)}; delete it so that it is made again."
+            )
+        tables.append(table)
+    return pd.concat([pd.DataFrame(columns=list(header), dtype=str), *tables], ignore_index=True)
+
+
+def read_lesions(path: Path | str, tracers: Sequence[str]) -> pd.DataFrame:
+    """`lesions.tsv` of the cohort, made ready for statistics.
+
+    Args:
+        path: the table.
+        tracers: SUV tracers; rows of other tracers are left out.
+
+    Returns:
+        The table with `positive` as 1.0, 0.0 or NaN (not assessed) and one row per patient, lesion, tracer
+        and time point: where a tracer was imaged twice at a time point, the first scan in the table stands,
+        and the log says so. Of a patient without a time point called `baseline` the first one is the
+        baseline.
+
+    Raises:
+        TheraflowError: a cell of `positive` is none of true, false, 1, 0 and NA.
+    """
+    table = read_table(path)
+    table = table[table["tracer"].isin(tracers)]
+    meaning = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0, "nan": float("nan")}
+    words = table["positive"].astype(str).str.lower()
+    unknown = sorted(set(words) - set(meaning))
+    if unknown:
+        raise TheraflowError(
+            f"{path}: column positive holds {', '.join(unknown)}; it must be True, False or NA."
+        )
+    table = table.assign(positive=words.map(meaning).astype(float))
+    table = table.astype(
+        {"lesion": str, "timepoint": str, **{column: float for _, column in statistics.MEASURES}}
+    )
+    for patient, own in table.groupby("patient"):
+        first = own["timepoint"].iloc[0]
+        if (own["timepoint"] != statistics.BASELINE).all():
+            log.warning("%s has no scan at %s: %s is taken for it.", patient, statistics.BASELINE, first)
+            table.loc[own.index[own["timepoint"] == first], "timepoint"] = statistics.BASELINE
+    repeated = table.duplicated(["patient", "lesion", "tracer", "timepoint"])
+    for row in table[repeated][["patient", "scan"]].drop_duplicates().itertuples():
+        log.warning("%s: %s repeats a tracer and time point; statistics use the earlier scan.", *row[1:])
+    return table[~repeated].reset_index(drop=True)

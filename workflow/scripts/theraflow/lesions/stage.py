@@ -1,0 +1,324 @@
+"""The stage itself: from the scans of one patient to `lesions.tsv`, `candidates.tsv` and the label maps."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from theraflow.dicom import read_annotation
+from theraflow.errors import TheraflowError
+from theraflow.images import from_array, read_image, resample, to_array, voxel_volume_ml, write_image
+from theraflow.layout import PatientFolder, Scan
+from theraflow.lesions.candidates import find_candidates, physiologic_mask
+from theraflow.lesions.identity import Lesion, Observation, follow, overlap_voxels
+from theraflow.lesions.positivity import concordance, is_positive
+from theraflow.lesions.region import Region, carry, centroid_mm, crop_of_grid
+from theraflow.lesions.uptake import (
+    BACKGROUNDS,
+    SHELL,
+    Background,
+    geometry,
+    organ_background,
+    shell_background,
+    site_of,
+    uptake,
+)
+from theraflow.registration import passage
+from theraflow.tables import write_table
+
+log = logging.getLogger(__name__)
+
+LESION_COLUMNS = (
+    "patient", "scan", "tracer", "timepoint", "lesion", "label", "site", "volume_ml", "suv_max", "suv_mean",
+    "suv_peak", "tbr", "background_region", "background_suv", "tlg_ml", "positive", "concordance",
+    "x_mm", "y_mm", "z_mm", "longest_diameter_mm", "short_axis_mm", "source",
+    "suv_peak_ibsi_local", "suv_peak_ibsi_global", "annotation",
+)  # fmt: skip
+CANDIDATE_COLUMNS = (
+    "patient", "scan", "tracer", "candidate", "site", "volume_ml", "suv_max", "x_mm", "y_mm", "z_mm",
+    "in_reader_annotation",
+)  # fmt: skip
+IN_FIELD_OF_VIEW = 0.9  # a carried lesion of which less lies in the image is not measured there
+
+
+def measure_lesions(
+    folder: PatientFolder, scans: Sequence[Scan], reference: Scan, settings: Mapping[str, Any]
+) -> None:
+    """Find the patient's lesions, follow them through all scans, measure each on every scan.
+
+    Reads the emission images, organ labels where there are any, the readers' annotations and the transforms
+    of `theraflow.registration`. Writes the tables `lesions` and `candidates`, the label map of every scan on
+    its own emission grid, and that of the reference scan once more as `lesions.nii.gz`.
+
+    Where a scan has a reader's annotation, its lesions are the reader's and candidates are only listed; where
+    it has none, the candidates are its lesions (not where physiologic organs are configured but no organ
+    labels exist, for then brain and bladder would be lesions). A lesion is measured on every scan: through
+    its own region, or through the mask carried from the scan that is closest: one of the same time point,
+    else of the same tracer, else the first. Where the field of view leaves out a carried lesion, the row is
+    NA.
+
+    Lesions may overlap (a tumour inside its oedema): each is measured with all of its voxels; in a label map,
+    which has one label a voxel, the smaller one wins.
+
+    Args:
+        folder: the patient's results.
+        scans: all scans of the patient, in the order of the sheet, which is also the order that names
+            lesions.
+        reference: the scan to whose space all others are registered; its time point is the baseline of
+            concordance.
+        settings: `candidates` (by tracer: `threshold_suv`; a tracer not listed has none), `minimum_ml`,
+            `physiologic` (by tracer: organs), `match_distance_mm`, `positivity_ratio` and `background`
+            (`blood_pool`, `liver`, `gluteal_muscle` or `shell`).
+
+    Raises:
+        TheraflowError: an unknown background, or an input that cannot be read.
+    """
+    if settings["background"] not in BACKGROUNDS:
+        raise TheraflowError(
+            f"The background {settings['background']!r} in the configuration is not known; "
+            f"choose one of {', '.join(BACKGROUNDS)}."
+        )
+    patient = _Patient(folder, reference, settings)
+    observations, candidates = [], []
+    for scan in scans:
+        found, listed = patient.look_at(scan)
+        observations.append(found)
+        candidates += listed
+    lesions = follow(observations, settings["match_distance_mm"])
+    rows = [row for scan in scans for row in patient.measure(scan, scans, lesions)]
+    table = _with_concordance(pd.DataFrame(rows, columns=list(LESION_COLUMNS)), scans, reference)
+    order = {scan.scan: place for place, scan in enumerate(scans)}
+    table = table.iloc[np.lexsort([table["scan"].map(order), table["label"]])] if len(table) else table
+    write_table(
+        pd.DataFrame(candidates, columns=list(CANDIDATE_COLUMNS)),
+        folder.table("candidates"),
+        CANDIDATE_COLUMNS,
+    )
+    write_table(table, folder.table("lesions"), LESION_COLUMNS)
+
+
+@dataclass(frozen=True)
+class _Emission:
+    """An emission image in memory, with what the organ labels say about its voxels."""
+
+    voxels: np.ndarray
+    grid: sitk.Image
+    organs: np.ndarray | None
+    physiologic: np.ndarray | None
+
+
+class _Patient:
+    """One run of the stage: the settings, and the geometry of every scan once it has been read."""
+
+    def __init__(self, folder: PatientFolder, reference: Scan, settings: Mapping[str, Any]) -> None:
+        self.folder, self.reference, self.settings = folder, reference, settings
+        # One voxel is enough to place regions, so that no more than one scan's image is in memory.
+        self.geometry = cache(
+            lambda scan: crop_of_grid(read_image(folder.emission(scan)), (0, 0, 0), (1, 1, 1))
+        )
+        self.passage = cache(lambda source, target: passage(folder, source, target))
+
+    def read(self, scan: Scan) -> _Emission:
+        """The scan's emission image, and organ labels by nearest neighbour on its grid."""
+        grid = read_image(self.folder.emission(scan))
+        organs = physiologic = None
+        if self.folder.organs(scan.scan).exists():
+            labels = read_image(self.folder.organs(scan.scan))
+            organs = to_array(resample(labels, grid, interpolation="nearest"))
+            names = self.settings["physiologic"].get(scan.tracer, ())
+            physiologic = physiologic_mask(organs, names, grid)
+        return _Emission(to_array(grid), grid, organs, physiologic)
+
+    def look_at(self, scan: Scan) -> tuple[list[Observation], list[dict[str, Any]]]:
+        """What the scan itself shows, and its rows of the table of candidates."""
+        emission = self.read(scan)
+        annotated = self.annotated_regions(scan, emission)
+        found = self.candidate_regions(scan, emission)
+        listed = []
+        for number, region in enumerate(found, start=1):
+            size = geometry(region, emission.grid)
+            in_annotation = (
+                any(overlap_voxels(region, other) for _, other in annotated) if scan.lesions else None
+            )
+            listed.append(
+                {"patient": scan.patient, "scan": scan.scan, "tracer": scan.tracer,
+                 "candidate": f"C{number:02d}", "site": site_of(region, emission.organs),
+                 "volume_ml": size["volume_ml"],
+                 "suv_max": float(emission.voxels[region.box][region.mask].max()),
+                 "x_mm": size["x_mm"], "y_mm": size["y_mm"], "z_mm": size["z_mm"],
+                 "in_reader_annotation": in_annotation}
+            )  # fmt: skip
+        if scan.lesions:
+            shown = [("reader", name, region) for name, region in annotated]
+        elif emission.organs is None and self.settings["physiologic"].get(scan.tracer):
+            if found:
+                log.warning(
+                    "Scan %s has no organ labels, so physiologic uptake cannot be told from lesions: "
+                    "its %d candidates are listed but do not count.", scan.scan, len(found),
+                )  # fmt: skip
+            shown = []
+        else:
+            shown = [("candidate", None, region) for region in found]
+        return [self.observe(scan, emission, *what) for what in shown], listed
+
+    def annotated_regions(self, scan: Scan, emission: _Emission) -> list[tuple[str, Region]]:
+        """The reader's names and regions."""
+        return [
+            (annotation.name, Region.of(sitk.GetArrayViewFromImage(annotation.mask)))
+            for annotation in (read_annotation(scan.lesions, emission.grid) if scan.lesions else ())
+        ]
+
+    def candidate_regions(self, scan: Scan, emission: _Emission) -> list[Region]:
+        """The scan's candidates; none for a tracer without a rule and for scans that measure activity."""
+        rule = self.settings["candidates"].get(scan.tracer)
+        if scan.quantity != "suv" or rule is None:
+            return []
+        minimum_ml = self.settings["minimum_ml"]
+        return find_candidates(
+            emission.voxels, emission.grid, rule["threshold_suv"], minimum_ml, emission.physiologic
+        )
+
+    def observe(
+        self, scan: Scan, emission: _Emission, source: str, annotation: str | None, region: Region
+    ) -> Observation:
+        """A region of the scan as an observation, carried to the reference scan."""
+        space = self.geometry(self.reference)
+        carried = region
+        if scan.scan != self.reference.scan:
+            way = self.passage(scan.scan, self.reference.scan)
+            carried = carry(region, emission.grid, space, way)
+        site = site_of(region, emission.organs, annotation)
+        return Observation(scan.scan, region, carried, centroid_mm(carried, space), source, annotation, site)
+
+    def measure(self, scan: Scan, scans: Sequence[Scan], lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
+        """Rows of all lesions on one scan; writes the scan's label map."""
+        emission = self.read(scan)
+        regions = [self.region_on(scan, emission, scans, lesion) for lesion in lesions]
+        self.write_map(scan, emission.grid, lesions, regions)
+        anywhere = np.zeros(emission.voxels.shape, dtype=bool)
+        for region in regions:
+            if region is not None:
+                anywhere[region.box] |= region.mask
+        background = None
+        name = self.settings["background"]
+        if scan.quantity == "suv" and name != SHELL:
+            if emission.organs is None:
+                log.warning("Scan %s has no organ labels: background %s and TBR are NA.", scan.scan, name)
+            else:
+                background = organ_background(name, emission.voxels, emission.organs, anywhere, emission.grid)
+        rows = []
+        for label, (lesion, region) in enumerate(zip(lesions, regions, strict=True), start=1):
+            own = lesion.get(scan.scan)
+            row = {
+                "patient": scan.patient, "scan": scan.scan, "tracer": scan.tracer,
+                "timepoint": scan.timepoint, "lesion": lesion_name(label), "label": label,
+                "site": _site(lesion), "source": _source(lesion, scan),
+                "annotation": own.annotation if own else None,
+            }  # fmt: skip
+            if region is not None:
+                row |= geometry(region, emission.grid)
+                if scan.quantity == "suv":
+                    # In an annotated scan the reader has seen what is there, and what is not.
+                    reader_says = own is not None if scan.lesions else None
+                    row |= self.uptake_row(emission, region, anywhere, background, reader_says)
+            rows.append(row)
+        return rows
+
+    def uptake_row(
+        self,
+        emission: _Emission,
+        region: Region,
+        anywhere: np.ndarray,
+        background: Background | None,
+        reader_says: bool | None,
+    ) -> dict[str, Any]:
+        """The columns of a lesion that only a scan in SUV has."""
+        row = uptake(emission.voxels, region, emission.grid)
+        shell = shell_background(emission.voxels, region, anywhere, emission.physiologic, emission.grid)
+        if self.settings["background"] == SHELL:
+            background = shell
+        if background is not None:
+            row |= {"background_region": background.region, "background_suv": background.mean,
+                    "tbr": row["suv_peak"] / background.mean if background.mean > 0 else None}  # fmt: skip
+        row["positive"] = is_positive(
+            reader_says, row["suv_peak"], shell.mean if shell else None, self.settings["positivity_ratio"]
+        )
+        return row
+
+    def region_on(
+        self, scan: Scan, emission: _Emission, scans: Sequence[Scan], lesion: Lesion
+    ) -> Region | None:
+        """A lesion's region on a scan: its own, or carried; None outside the field of view."""
+        if scan.scan in lesion:
+            return lesion[scan.scan].region
+        by_nearness = sorted(
+            (s for s in scans if s.scan in lesion),
+            key=lambda s: (s.timepoint != scan.timepoint, s.tracer != scan.tracer),
+        )
+        source = by_nearness[0]
+        way = self.passage(source.scan, scan.scan)
+        whole = carry(lesion[source.scan].region, self.geometry(source), emission.grid, way)
+        visible = whole.clipped(emission.voxels.shape)
+        return visible if visible.voxels >= max(1, IN_FIELD_OF_VIEW * whole.voxels) else None
+
+    def write_map(
+        self,
+        scan: Scan,
+        grid: sitk.Image,
+        lesions: Sequence[Lesion],
+        regions: Sequence[Region | None],
+    ) -> None:
+        """Write the label map of a scan; that of the reference scan also as the patient's."""
+        labels = np.zeros(grid.GetSize()[::-1], dtype=np.uint8 if len(lesions) < 256 else np.uint16)
+        present = [(label, region) for label, region in enumerate(regions, start=1) if region is not None]
+        for label, region in sorted(present, key=lambda pair: -pair[1].voxels):
+            labels[region.box][region.mask] = label
+        sidecar = {
+            "quantity": "lesion label", "unit": "1", "patient": scan.patient, "scan": scan.scan,
+            "labels": {str(label): lesion_name(label) for label, _ in present},
+            "sources": {
+                lesion_name(label): _source(lesions[label - 1], scan) for label, _ in present
+            },
+            "voxel_volume_ml": voxel_volume_ml(grid),
+            "overlap": "where lesions overlap the smaller one has the label; the table has all voxels",
+        }  # fmt: skip
+        image = from_array(labels, grid)
+        write_image(image, self.folder.lesion_map(scan.scan), sidecar)
+        if scan.scan == self.reference.scan:
+            write_image(image, self.folder.lesion_map(), sidecar)
+
+
+def lesion_name(label: int) -> str:
+    """`L01` for label 1."""
+    return f"L{label:02d}"
+
+
+def _source(lesion: Lesion, scan: Scan) -> str:
+    return lesion[scan.scan].source if scan.scan in lesion else "carried"
+
+
+def _site(lesion: Lesion) -> str | None:
+    """The first site that any scan, in their order, can tell; a reader's observations come first."""
+    shown = sorted(lesion.values(), key=lambda observation: observation.source != "reader")
+    return next((observation.site for observation in shown if observation.site), None)
+
+
+def _with_concordance(table: pd.DataFrame, scans: Sequence[Scan], reference: Scan) -> pd.DataFrame:
+    """Fill `concordance` from the SUV scans of the reference scan's time point."""
+    tracers = list(
+        dict.fromkeys(s.tracer for s in scans if s.quantity == "suv" and s.timepoint == reference.timepoint)
+    )
+    at_baseline = table[table["timepoint"] == reference.timepoint]
+    agreement = {}
+    for lesion, rows in at_baseline.groupby("lesion"):
+        positive = {
+            tracer: [None if pd.isna(p) else bool(p) for p in rows.loc[rows["tracer"] == tracer, "positive"]]
+            for tracer in tracers
+        }
+        agreement[lesion] = concordance(positive)
+    return table.assign(concordance=table["lesion"].map(agreement))

@@ -1,0 +1,297 @@
+"""Pictures of the patient: maximum-intensity projections and fused slices, to scale and the right way round.
+
+Everything is drawn along the patient axes (LPS): as in any reading room the patient's left is on the right
+of coronal and axial pictures, the head is up, and in sagittal pictures the face looks to the left.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy import ndimage
+
+from theraflow.cohort.style import INK, new_figure, style
+from theraflow.images import resample, to_array
+from theraflow.report.display import data_uri
+
+SUV_WINDOW = 10.0  # upper end of the grey and colour scale of every PET, so that tracers and dates compare
+CT_WINDOW = (-160.0, 240.0)  # soft tissue: level 40, width 400
+OUTLINE = "#C4320A"
+MARGIN_MM = 15.0
+SLICE_SPACING_MM = 1.5
+SMALLEST_ORGAN_MM2 = 150.0
+PICTURE_HEIGHT_IN = 6.6
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image along the patient axes: array (z, y, x) and the coordinates of its voxels in mm (LPS)."""
+
+    array: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+
+
+def along_patient(image: sitk.Image) -> Volume:
+    """`image` with its axes turned to left, posterior, superior; an oblique image is resampled onto them."""
+    turned = sitk.DICOMOrient(image, "LPS")
+    if not np.allclose(turned.GetDirection(), np.eye(3).ravel(), atol=0.02):
+        turned = resample(turned, _straight_grid(turned))
+    geometry = zip(turned.GetOrigin(), turned.GetSpacing(), turned.GetSize(), strict=True)
+    axes = [origin + spacing * np.arange(size) for origin, spacing, size in geometry]
+    return Volume(to_array(turned), *axes)
+
+
+def _straight_grid(image: sitk.Image) -> sitk.Image:
+    """An empty image along x, y, z that covers `image`, with its spacing."""
+    size = np.array(image.GetSize())
+    corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in size])).reshape(3, -1).T
+    points = np.array([image.TransformContinuousIndexToPhysicalPoint(corner.tolist()) for corner in corners])
+    spacing = np.array(image.GetSpacing())
+    low, high = points.min(axis=0), points.max(axis=0)
+    grid = sitk.Image([int(n) for n in np.ceil((high - low) / spacing - 1e-6)], sitk.sitkUInt8)
+    grid.SetSpacing(spacing.tolist())
+    grid.SetOrigin((low + spacing / 2).tolist())
+    return grid
+
+
+def body_range(profile: np.ndarray, coordinates: np.ndarray) -> tuple[float, float]:
+    """Where along an axis the patient lies: all but a thousandth of the signal at either end, and a margin.
+
+    Args:
+        profile: sum of the image in each plane across the axis.
+        coordinates: of those planes, mm, rising.
+
+    Returns:
+        First and last coordinate, not beyond the image.
+    """
+    share = np.cumsum(np.maximum(profile, 0), dtype=float)
+    if share[-1] <= 0:
+        return float(coordinates[0]), float(coordinates[-1])
+    share /= share[-1]
+    first, last = coordinates[np.searchsorted(share, 0.001)], coordinates[np.searchsorted(share, 0.999)]
+    return max(first - MARGIN_MM, float(coordinates[0])), min(last + MARGIN_MM, float(coordinates[-1]))
+
+
+def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, str]) -> Figure:
+    """Coronal and sagittal maximum-intensity projection, inverted grey, with lesion outlines and names.
+
+    Args:
+        pet: SUVbw.
+        lesions: labels on the grid of `pet`.
+        names: name of each label that is drawn.
+    """
+    volume, labels = along_patient(pet), along_patient(lesions)
+    x_range = body_range(volume.array.sum(axis=(0, 1)), volume.x)
+    y_range = body_range(volume.array.sum(axis=(0, 2)), volume.y)
+    boxes = ndimage.find_objects(labels.array)
+    margin = 70.0  # room for the names beside the patient
+    widths = [x_range[1] - x_range[0] + 2 * margin, y_range[1] - y_range[0] + margin]
+    height = volume.z[-1] - volume.z[0] + 1.0
+    with style():
+        width_in = PICTURE_HEIGHT_IN * sum(widths) / height
+        figure = new_figure(min(max(width_in, 3.0), 9.0), PICTURE_HEIGHT_IN)
+        coronal, sagittal = figure.subplots(1, 2, width_ratios=widths)
+        for axes, across, first, last, drop in (
+            (coronal, volume.x, x_range[0] - margin, x_range[1] + margin, 1),
+            (sagittal, volume.y, y_range[0], y_range[1] + margin, 2),
+        ):
+            _show(axes, volume.array.max(axis=drop), across, volume.z, cmap="gray_r", vmin=0, vmax=SUV_WINDOW)
+            axes.set_facecolor("white")
+            axes.set_xlim(first, last)
+            axes.set_ylim(volume.z[0], volume.z[-1])
+            marks = []
+            for label, name in names.items():
+                if label > len(boxes) or boxes[label - 1] is None:
+                    continue
+                box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[label - 1])
+                mask = (labels.array[box] == label).max(axis=drop)
+                spots = labels.x[box[2]] if drop == 1 else labels.y[box[1]]
+                _outline(axes, mask, spots, labels.z[box[0]], OUTLINE, 1.1)
+                z, side = np.argwhere(mask).mean(axis=0)
+                marks.append((name, float(spots[round(side)]), float(labels.z[box[0]][round(z)])))
+            edges = (x_range[0] - 8, x_range[1] + 8) if drop == 1 else (None, y_range[1] + 8)
+            _name_marks(axes, marks, edges, volume.z[0], volume.z[-1])
+        _letters(coronal, "R", "L", x_range)
+        _letters(sagittal, "A", "P", y_range)
+    return figure
+
+
+def draw_fused(
+    pet: sitk.Image,
+    lesions: sitk.Image,
+    label: int,
+    ct: sitk.Image | None,
+    organs: sitk.Image | None,
+    organ_names: Mapping[int, str],
+) -> Figure:
+    """The axial slice through the hottest voxel of one lesion: PET in colour on CT, outlines of organs and
+    lesions.
+
+    Args:
+        pet: SUVbw.
+        lesions: labels on the grid of `pet`.
+        label: the lesion, present in `lesions`.
+        ct: in HU, same frame of reference; None: PET alone, in inverted grey.
+        organs: labels on the grid of `ct`, or None.
+        organ_names: their names.
+    """
+    values, mask = to_array(pet), to_array(lesions) == label
+    hottest = np.unravel_index(np.argmax(np.where(mask, values, -np.inf)), values.shape)
+    z = pet.TransformIndexToPhysicalPoint([int(i) for i in hottest[::-1]])[2]
+    plane = _axial_plane(ct if ct is not None else pet, z)
+    uptake = along_patient(resample(pet, plane)).array[0]
+    across = along_patient(resample(lesions, plane, interpolation="nearest"))
+    x, y, spots = across.x, across.y, across.array[0]
+    density = None if ct is None else along_patient(resample(ct, plane, outside=-1000.0)).array[0]
+    signal = uptake if density is None else np.maximum(density + 300.0, 0)
+    x_range, y_range = body_range(signal.sum(axis=0), x), body_range(signal.sum(axis=1), y)
+    with style():
+        width = 5.2
+        figure = new_figure(width, width * 0.8 * (y_range[1] - y_range[0]) / (x_range[1] - x_range[0]) + 0.1)
+        axes = figure.subplots()
+        if density is None:
+            _show(axes, uptake, x, y, cmap="gray_r", vmin=0, vmax=SUV_WINDOW)
+        else:
+            _show(axes, density, x, y, cmap="gray", vmin=CT_WINDOW[0], vmax=CT_WINDOW[1])
+            share = np.clip(uptake / SUV_WINDOW, 0, 1)
+            _show(axes, uptake, x, y, cmap="inferno", vmin=0, vmax=SUV_WINDOW, alpha=0.75 * share**0.6)
+        axes.set_xlim(*x_range)
+        axes.set_ylim(y_range[1], y_range[0])  # posterior (large y) down
+        if organs is not None:
+            shown = along_patient(resample(organs, plane, interpolation="nearest")).array[0]
+            _outline_organs(axes, shown, x, y, organ_names)
+        for spot in np.unique(spots[spots > 0]):
+            _outline(axes, spots == spot, x, y, "#00E5FF", 1.3)
+        _letters(axes, "R", "L", x_range, inside=density is not None)
+    return figure
+
+
+def _axial_plane(image: sitk.Image, z: float) -> sitk.Image:
+    """One axial layer of 1.5 mm pixels through `z` that covers `image`, along x, y, z."""
+    cover = _straight_grid(image)
+    extent = np.array(cover.GetSize()[:2]) * np.array(cover.GetSpacing()[:2])
+    low = np.array(cover.GetOrigin()[:2]) - np.array(cover.GetSpacing()[:2]) / 2
+    plane = sitk.Image([*(int(n) for n in np.ceil(extent / SLICE_SPACING_MM)), 1], sitk.sitkUInt8)
+    plane.SetSpacing([SLICE_SPACING_MM] * 3)
+    plane.SetOrigin([*(low + SLICE_SPACING_MM / 2).tolist(), z])
+    return plane
+
+
+def _show(axes: Axes, array: np.ndarray, across: np.ndarray, up: np.ndarray, **look: object) -> None:
+    """Draw an array whose rows lie at `up` and columns at `across` (mm): to scale, no axis."""
+    dx, dy = np.ptp(across) / max(len(across) - 1, 1), np.ptp(up) / max(len(up) - 1, 1)
+    extent = (across[0] - dx / 2, across[-1] + dx / 2, up[0] - dy / 2, up[-1] + dy / 2)
+    axes.imshow(array, extent=extent, origin="lower", aspect="equal", interpolation="antialiased", **look)
+    axes.set_axis_off()
+
+
+def _outline(
+    axes: Axes, mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, width: float
+) -> None:
+    """Draw the outline of a mask (at least 2 x 2 pixels), closed where the mask ends at the border."""
+    padded = np.pad(mask.astype(float), 1)
+    across, up = (np.pad(line, 1, mode="reflect", reflect_type="odd") for line in (across, up))
+    axes.contour(across, up, padded, levels=[0.5], colors=[colour], linewidths=width)
+
+
+def _outline_organs(
+    axes: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, names: Mapping[int, str]
+) -> None:
+    """Outline the organs of a slice, ribs, vertebrae and lung lobes each as one, with a legend by size."""
+    organs: dict[str, np.ndarray] = {}
+    for label in np.unique(labels[labels > 0]):
+        name = shared_name(names.get(int(label), f"label {label}"))
+        organs[name] = organs.get(name, np.zeros(labels.shape, bool)) | (labels == label)
+    pixel_mm2 = SLICE_SPACING_MM**2
+    sizes = {name: mask.sum() * pixel_mm2 for name, mask in organs.items()}
+    shown = [name for name in sizes if sizes[name] >= SMALLEST_ORGAN_MM2]
+    largest = sorted(shown, key=sizes.get, reverse=True)
+    palette = ("#56B4E9", "#009E73", "#E6D800", "#CC79A7", "#E69F00", "#9A86F0", "#9BAAB8", "#7CCBA2")
+    for i, name in enumerate(largest):
+        colour = palette[i % len(palette)]
+        _outline(axes, organs[name], x, y, colour, 0.8)
+        if i < len(palette):
+            axes.plot([], [], color=colour, label=name)
+    if largest:
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=1.0)
+        for line in legend.get_lines():
+            line.set_linewidth(3)
+
+
+def shared_name(organ: str) -> str:
+    """The name in pictures: `ribs` for `rib_left_4`, `vertebrae`, `lungs`; otherwise with spaces."""
+    for start, name in (("rib_", "ribs"), ("vertebrae_", "vertebrae"), ("lung_", "lungs")):
+        if organ.startswith(start):
+            return name
+    return organ.replace("_", " ")
+
+
+def _name_marks(
+    axes: Axes,
+    marks: list[tuple[str, float, float]],
+    edges: tuple[float | None, float | None],
+    low: float,
+    high: float,
+) -> None:
+    """Write names beside the patient, at the height of their lesions but never over each other, with a thin
+    line.
+
+    Args:
+        marks: name, position across, position up.
+        edges: where names end on the left side and start on the right; None: that side is not used.
+        low, high: range of positions up.
+    """
+    middle = sum(edges) / 2 if edges[0] is not None else -np.inf
+    left = [mark for mark in marks if mark[1] < middle]
+    right = [mark for mark in marks if mark[1] >= middle]
+    for edge, side in zip(edges, (left, right), strict=True):
+        if edge is None or not side:
+            continue
+        side.sort(key=lambda mark: mark[2])
+        step = min((high - low) / 38, (high - low) / len(side))
+        heights = spread([mark[2] for mark in side], step, low + step / 2, high - step / 2)
+        for (name, across, up), height in zip(side, heights, strict=True):
+            axes.annotate(
+                name, (across, up), (edge, height), fontsize=8, color=OUTLINE, va="center",
+                ha="right" if across < middle else "left", annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "color": OUTLINE, "lw": 0.5, "shrinkA": 1, "shrinkB": 4},
+            )  # fmt: skip
+
+
+def spread(wanted: list[float], step: float, low: float, high: float) -> list[float]:
+    """Positions near the rising `wanted` ones, at least `step` apart, between low and high if they fit."""
+    positions = list(wanted)
+    for i, position in enumerate(positions):
+        floor = low if i == 0 else positions[i - 1] + step
+        positions[i] = max(position, floor)
+    ceiling = high
+    for i in reversed(range(len(positions))):
+        positions[i] = min(positions[i], ceiling)
+        ceiling = positions[i] - step
+    return positions
+
+
+def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], inside: bool = False) -> None:
+    """Letters of orientation in the upper corners."""
+    look = {"va": "top", "fontsize": 10, "fontweight": "bold", "color": "white" if inside else INK}
+    for letter, position, align in ((left, sides[0], "left"), (right, sides[1], "right")):
+        axes.annotate(letter, (position, 0.99), xycoords=("data", "axes fraction"), ha=align, **look)
+
+
+def picture_uri(figure: Figure, dpi: int = 110, colours: int = 256) -> str:
+    """The figure as a PNG data URI with a palette, a third as large as true colour."""
+    raw = io.BytesIO()
+    with style():
+        figure.savefig(raw, format="png", dpi=dpi)
+    raw.seek(0)
+    small = io.BytesIO()
+    reduced = Image.open(raw).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
+    reduced.save(small, "PNG", optimize=True)
+    return data_uri(small.getvalue(), "image/png")

@@ -1,0 +1,112 @@
+"""Quality checks as traffic lights: what the stages before have remarked, and what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from theraflow.files import read_json
+from theraflow.images import read_sidecar, sidecar_path
+from theraflow.layout import PatientFolder, Scan
+
+GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"
+# A light is never told by its colour alone.
+SIGNS: Mapping[str, str] = {GOOD: "✓", CHECK: "!", BAD: "✗", NONE: "–"}
+
+
+@dataclass(frozen=True)
+class Light:
+    """One check: its colour, and in words what was found."""
+
+    colour: str
+    words: str
+
+    @property
+    def sign(self) -> str:
+        """The mark inside the light."""
+        return SIGNS[self.colour]
+
+
+@dataclass
+class ScanQuality:
+    """The checks of one scan, and remarks that need a sentence each."""
+
+    scan: Scan
+    image: Light
+    ct: Light
+    organs: Light
+    registration: Light
+    remarks: list[str] = field(default_factory=list)
+
+
+def check_scan(folder: PatientFolder, scan: Scan) -> ScanQuality:
+    """Read the sidecars of one scan and judge them."""
+    remarks: list[str] = []
+    return ScanQuality(
+        scan,
+        _image(folder, scan, remarks),
+        _ct(folder, scan, remarks),
+        _organs(folder, scan, remarks),
+        _registration(folder, scan, remarks),
+        remarks,
+    )
+
+
+def is_miniature(folder: PatientFolder, scans: Sequence[Scan]) -> bool:
+    """Whether the organs of any scan come from the miniature model."""
+    paths = [folder.organs(scan.scan) for scan in scans]
+    return any(read_sidecar(path).get("miniature_model") for path in paths if sidecar_path(path).is_file())
+
+
+def _image(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
+    sidecar = read_sidecar(folder.emission(scan))
+    flags, overrides = sidecar.get("flags") or [], sidecar.get("overrides") or []
+    remarks += flags
+    if overrides:
+        remarks.append(f"Taken from scans.tsv in place of the DICOM header: {', '.join(overrides)}.")
+    found = _count(len(flags), "remark")
+    if flags or overrides:
+        return Light(CHECK, found if flags else "values of the sheet")
+    return Light(GOOD, "no remark")
+
+
+def _ct(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
+    if not folder.ct(scan.scan).is_file():
+        remarks.append(
+            "No CT in the scan's DICOM folder: no organs, no registration by CT, nor what follows from them."
+        )
+        return Light(NONE, "no CT")
+    flags = read_sidecar(folder.ct(scan.scan)).get("flags") or []
+    remarks += flags
+    return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
+
+
+def _organs(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
+    if not folder.organs(scan.scan).is_file():
+        if folder.ct(scan.scan).is_file():
+            remarks.append(
+                "No organs: segmentation is switched off in the configuration and none were given."
+            )
+        return Light(NONE, "no organs")
+    sidecar = read_sidecar(folder.organs(scan.scan))
+    flags = sidecar.get("flags") or []
+    remarks += flags
+    if sidecar.get("miniature_model"):
+        return Light(BAD, "miniature model")
+    return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
+
+
+def _registration(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
+    path = folder.registration_quality(scan.scan)
+    if not path.is_file():
+        remarks.append("Not registered: lesions of this scan could not be matched with those of others.")
+        return Light(BAD, "not registered")
+    return judge_registration(read_json(path), remarks)
+
+
+def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
+    """The light of a registration by its own verdict; its reasons are added to `remarks`."""
+    return Light(CHECK, str(quality.get("verdict")))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
