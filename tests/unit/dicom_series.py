@@ -67,7 +67,7 @@ def ct(uid: str = "1.2.3") -> Dataset:
 
 
 def spect(stored: np.ndarray, slope: float = 0.5) -> Dataset:
-    """One reconstructed NM object with all slices as frames, mapped to Bq/mL; 177Lu 3 days after injection."""
+    """One reconstructed NM object with all slices as frames, in Bq/mL; 177Lu 3 days after injection."""
     dataset = image("NM", shape=stored.shape[1:])
     del dataset.RescaleSlope, dataset.RescaleIntercept, dataset.ImageOrientationPatient
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"]

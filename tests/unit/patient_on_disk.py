@@ -1,4 +1,4 @@
-"""Writes the files that the stages before `cohort` and `report` leave of a patient: small, plausible, synthetic."""
+"""Writes small synthetic files as the stages before `cohort` and `report` leave them of a patient."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ TRACERS = {
     "FDG": {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"},
     "pentixafor": {"radiopharmaceutical": "[68Ga]pentixafor", "nuclide": "68Ga", "quantity": "suv"},
     "pentixather": {
-        "radiopharmaceutical": "[177Lu]pentixather", "nuclide": "177Lu", "quantity": "activity", "therapy_nuclide": "90Y",
+        "radiopharmaceutical": "[177Lu]pentixather", "nuclide": "177Lu", "quantity": "activity",
+        "therapy_nuclide": "90Y",
     },
 }  # fmt: skip
 SETTINGS = {"tracers": TRACERS, "reference_tracer": "FDG"}
@@ -117,14 +118,21 @@ def write_organs(path: Path, image: sitk.Image, miniature: bool) -> None:
     for label, centre, axes, *_ in ORGANS.values():
         labels[inside(image, centre, axes)] = label
     sidecar = {
-        "quantity": "organ label", "unit": "1", "task": "total", "model": "miniature" if miniature else "total_3mm",
-        "labels": {str(label): name for name, (label, *_) in ORGANS.items()}, "miniature_model": miniature, "device": "cpu",
+        "quantity": "organ label", "unit": "1", "task": "total", "device": "cpu",
+        "model": "miniature" if miniature else "total_3mm", "miniature_model": miniature,
+        "labels": {str(label): name for name, (label, *_) in ORGANS.items()},
     }  # fmt: skip
     write_image(from_array(labels, image), path, sidecar)
 
 
-def write_pet(folder: PatientFolder, scan: Scan, image: sitk.Image, lesions: tuple[Lesion, ...], factor: float,
-              flags: list[str]) -> None:  # fmt: skip
+def write_pet(
+    folder: PatientFolder,
+    scan: Scan,
+    image: sitk.Image,
+    lesions: tuple[Lesion, ...],
+    factor: float,
+    flags: list[str],
+) -> None:
     """The PET, and the lesions' labels on its grid."""
     rng = np.random.default_rng(2)
     column = 4 if scan.tracer == "FDG" else 5
@@ -140,12 +148,13 @@ def write_pet(folder: PatientFolder, scan: Scan, image: sitk.Image, lesions: tup
     values = np.maximum(sitk.GetArrayFromImage(blurred) * rng.normal(1, 0.07, values.shape), 0)
     nuclide = TRACERS[scan.tracer]["nuclide"]
     sidecar = {
-        "quantity": "SUVbw", "unit": "g/mL", "patient": scan.patient, "scan": scan.scan, "tracer": scan.tracer,
-        "timepoint": scan.timepoint, "series_instance_uid": f"1.2.826.0.1.3680043.8.498.{len(scan.scan)}",
+        "quantity": "SUVbw", "unit": "g/mL", "patient": scan.patient, "scan": scan.scan,
+        "tracer": scan.tracer, "timepoint": scan.timepoint, "series_instance_uid": f"1.2.826.0.1.3680043.8.498.{len(scan.scan)}",
         "acquired_at": "2019-03-04T10:15:00", "injected_at": "2019-03-04T09:14:00", "injected_mbq": 301.4,
-        "nuclide": nuclide, "radiopharmaceutical": TRACERS[scan.tracer]["radiopharmaceutical"], "weight_kg": 71.0,
-        "time_after_injection_h": 1.0167, "virtual_patient": True, "flags": flags, "overrides": ["weight_kg"] if flags else [],
-        "suv": {"factor": 2.4e-4, "rule": "BQML, START, series time", "decay_correction": "START", "units": "BQML"},
+        "nuclide": nuclide, "radiopharmaceutical": TRACERS[scan.tracer]["radiopharmaceutical"],
+        "weight_kg": 71.0, "time_after_injection_h": 1.0167, "virtual_patient": True, "flags": flags,
+        "overrides": ["weight_kg"] if flags else [],
+        "suv": {"factor": 2.4e-4, "rule": "BQML, START, series time", "decay_correction": "START"},
     }  # fmt: skip
     write_image(from_array(values.astype(np.float32), image), folder.emission(scan), sidecar)
     write_image(
@@ -164,8 +173,9 @@ def lesion_rows(
         rows.append(
             dict(zip(HEADERS["lesions"], [
                 patient, scan.scan, scan.tracer, scan.timepoint, lesion.name, label, lesion.site,
-                4 / 3 * np.pi * lesion.radius_mm**3 / 1000, suv * 1.21, suv * 0.83, suv, suv / 1.37, "blood_pool", 1.37,
-                suv * 8.1, suv > 1.5, word, *lesion.centre, 2.0 * lesion.radius_mm, 1.7 * lesion.radius_mm, "reader",
+                4 / 3 * np.pi * lesion.radius_mm**3 / 1000, suv * 1.21, suv * 0.83, suv, suv / 1.37,
+                "blood_pool", 1.37, suv * 8.1, suv > 1.5, word, *lesion.centre,
+                2.0 * lesion.radius_mm, 1.7 * lesion.radius_mm, "reader",
             ], strict=True))
         )  # fmt: skip
     return rows
@@ -174,52 +184,49 @@ def lesion_rows(
 DOSE_REGIONS = (
     ("kidney_left", "organ", 160.0, 41.0, 5.1), ("kidney_right", "organ", 152.0, 42.5, 4.8),
     ("liver", "organ", 1650.0, 109.0, 21.0), ("spleen", "organ", 170.0, 86.0, 3.9),
-    ("whole_body", "whole_body", 71000.0, 60.0, 170.0), ("L1", "lesion", 11.5, 70.0, 0.8), ("L2", "lesion", 24.4, 62.0, 2.1),
+    ("whole_body", "whole_body", 71000.0, 60.0, 170.0),
+    ("L1", "lesion", 11.5, 70.0, 0.8), ("L2", "lesion", 24.4, 62.0, 2.1),
 )  # fmt: skip
 
 
 def write_dosimetry(folder: PatientFolder, activity: list[Scan]) -> None:
+    """Curves, doses, one cycle and histograms of `DOSE_REGIONS`, and the SPECT images; whole body without dose."""
     curves, doses, cycles, dvh = [], [], [], []
     rng = np.random.default_rng(3)
+    patient = folder.patient
     for region, kind, mass, half_life, start in DOSE_REGIONS:
         for scan, time in zip(activity, (4.0, 24.0, 96.0), strict=True):
             value = start * 0.5 ** (time / half_life) * rng.normal(1, 0.03)
-            curves.append(
-                [folder.patient, region, kind, scan.scan, time, value, 0.07 * value, mass / 1.05, mass]
-            )
+            curves.append([patient, region, kind, scan.scan, time, value, 0.07 * value, mass / 1.05, mass])
         for nuclide, coefficient, tia, t_eff in (
             ("177Lu", 85 * start / mass, start * half_life / 120, half_life),
             ("90Y", 350 * start / mass, start * 0.6, half_life * 0.6),
         ):
-            doses.append([folder.patient, region, kind, nuclide, mass, 3, "mono-exponential", t_eff, tia, coefficient,
-                          coefficient * 0.11, "weighted fit of 3 points"])  # fmt: skip
-            if nuclide == "90Y":
+            method = "weighted fit of 3 points"
+            if kind == "whole_body":
+                coefficient, method = np.nan, f"{method}; no dose: the mass in the SPECT is not known"
+            doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", t_eff, tia, coefficient,
+                          coefficient * 0.11, method])  # fmt: skip
+            if nuclide == "90Y" and kind != "whole_body":
                 cycles.append(
-                    [folder.patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan]
+                    [patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan]
                 )
-        for dose in np.linspace(0, 6, 25):
-            dvh.append(
-                [
-                    folder.patient,
-                    region,
-                    kind,
-                    "90Y",
-                    dose,
-                    100 * np.exp(-((dose / (1 + 200 * start / mass)) ** 4)),
-                ]
-            )
+                dvh += [[patient, region, nuclide, coefficient * (1.5 - percent / 100), percent]
+                        for percent in range(0, 101, 2)]  # fmt: skip
     tables = {
         "curves": (curves, "patient region kind scan time_h activity_mbq sd_mbq volume_ml mass_g"),
         "doses": (doses, " ".join(HEADERS["doses"])),
         "cycles": (cycles, "patient cycle region nuclide activity_gbq dose_gy sd_gy bed_gy"),
-        "dvh": (dvh, "patient region kind nuclide dose_gy_per_gbq volume_percent"),
+        "dvh": (dvh, "patient region nuclide dose_gy_per_gbq volume_percent"),
     }
     for name, (rows, columns) in tables.items():
         write_table(pd.DataFrame(rows, columns=columns.split()), folder.table(name), columns.split())
     for scan, time in zip(activity, (4.0, 24.0, 96.0), strict=True):
         image = grid((16, 16, 20), (12, 10, 30))
-        sidecar = {"quantity": "activity concentration", "unit": "Bq/mL", "nuclide": "177Lu", "injected_mbq": 180.2,
-                   "time_after_injection_h": time, "suv": None, "flags": [], "overrides": []}  # fmt: skip
+        sidecar = {
+            "quantity": "activity concentration", "unit": "Bq/mL", "nuclide": "177Lu", "injected_mbq": 180.2,
+            "time_after_injection_h": time, "suv": None, "flags": [], "overrides": [],
+        }  # fmt: skip
         write_image(from_array(body(image).astype(np.float32), image), folder.emission(scan), sidecar)
 
 

@@ -127,7 +127,7 @@ def test_fewer_than_six_pairs_have_an_estimate_but_no_interval():
 
 @given(st.lists(st.floats(-20, 20).map(lambda x: round(x, 3)), min_size=6, max_size=60, unique_by=abs))
 def test_interval_holds_what_the_test_does_not_refuse(values):
-    """Duality: shifted to just inside a limit the exact test keeps the hypothesis, just outside it refuses it."""
+    """Duality: shifted to just inside a limit the test keeps the hypothesis, just outside it refuses it."""
     difference = np.array(values)
     _, low, high = hodges_lehmann(difference)
     assert low <= high

@@ -337,7 +337,7 @@ def test_an_override_that_cannot_act_is_refused():
     header = pet()
     header.Units = "GML"
     assert suv([header], weight_kg=70.0)[0].factor == 1.0
-    with pytest.raises(TheraflowError, match="weight_kg in scans.tsv contradicts the header"):
+    with pytest.raises(TheraflowError, match=r"weight_kg in scans\.tsv contradicts the header"):
         suv([header], weight_kg=80.0)
 
 
@@ -346,7 +346,7 @@ def test_forms_of_the_injection_time_in_the_sheet():
     for value in ("2023-05-01T10:00:00", "2023-05-01 10:00", "10:00", "10:00:00"):
         assert suv([pet()], injected_at=value)[0].factor == pytest.approx(expected)
     for value in ("2023-05-01", "ten", "25:00"):
-        with pytest.raises(TheraflowError, match="injected_at in scans.tsv"):
+        with pytest.raises(TheraflowError, match=r"injected_at in scans\.tsv"):
             suv([pet()], injected_at=value)
 
 

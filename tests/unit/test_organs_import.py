@@ -4,6 +4,7 @@ import json
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -148,6 +149,18 @@ def test_a_map_of_another_place_is_refused(ct, tmp_path):
         import_organs(tmp_path / "map.nii.gz", ct, tmp_path / "organs.nii.gz")
 
 
+@pytest.mark.shared_data
+def test_a_dicom_seg_is_read_by_the_names_of_its_segments(shared_data, tmp_path):
+    """A published segmentation (dcmqi): one segment, Liver, on a CT of three slices."""
+    folder = shared_data / "dicom_seg_sr"
+    series = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / "ct-3slice"))
+    write_image(sitk.ReadImage(series), tmp_path / "ct.nii.gz", HU)
+    import_organs(folder / "ct_liver_seg.dcm", tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz")
+    liver = to_array(read_image(tmp_path / "organs.nii.gz")) == ORGAN_IDS["liver"]
+    frames = pydicom.dcmread(folder / "ct_liver_seg.dcm").pixel_array
+    assert liver.sum() == np.count_nonzero(frames)
+
+
 def test_a_missing_file_names_the_column(ct, tmp_path):
-    with pytest.raises(TheraflowError, match="column organs of scans.tsv"):
+    with pytest.raises(TheraflowError, match=r"column organs of scans\.tsv"):
         import_organs(tmp_path / "map.nii.gz", ct, tmp_path / "organs.nii.gz")

@@ -29,14 +29,13 @@ def weights(tmp_path_factory):
 
 
 def write_ct(path, spacing_mm=(4.0, 4.0, 5.0), direction=None, virtual_patient=False):
-    """A body of water, 240 mm wide, with one bright box off its centre, on any axes."""
+    """A cube of water, 180 mm wide, with one bright box off its centre, on any axes."""
     direction = np.eye(3) if direction is None else np.asarray(direction, float)
-    size = np.round(240.0 / np.array(spacing_mm)).astype(int)
+    size = np.round(180.0 / np.array(spacing_mm)).astype(int)
     image = sitk.Image([int(n) for n in size], sitk.sitkInt16)
     image.SetSpacing(spacing_mm)
     image.SetDirection(direction.ravel())
     image.SetOrigin(tuple(-direction @ ((size - 1) / 2 * np.array(spacing_mm))))
-    inside = np.abs(positions(image) - CENTRE_MM).max(axis=-1) < np.inf
     inside = (np.abs(positions(image) - CENTRE_MM) <= HALF_MM).all(axis=-1)
     ct = sitk.GetImageFromArray(np.where(inside, 1000, 20).astype(np.int16))
     ct.CopyInformation(image)
@@ -82,7 +81,7 @@ def test_the_real_call_finds_the_bright_box_where_it_is(weights, tmp_path, monke
 
     monkeypatch.setattr(multiprocessing.context.SpawnProcess, "_Popen", no_worker)
     monkeypatch.setitem(sys.modules, "torchvision", None)  # any import of it fails
-    before = dict(os.environ)
+    monkeypatch.setenv("TOTALSEG_HOME_DIR", "/a/home/of/the/user")
     ct = write_ct(tmp_path / "ct.nii.gz", direction=AXES[axes])
     labels, sidecar = run(ct, tmp_path / "organs.nii.gz", weights, resolution_mm=resolution_mm)
 
@@ -106,7 +105,8 @@ def test_the_real_call_finds_the_bright_box_where_it_is(weights, tmp_path, monke
     assert sidecar["checkpoint_sha256"] == {WEIGHTS[resolution_mm][0]: sha256(checkpoint)}
     assert sidecar["miniature_model"] is False
     assert sidecar["virtual_patient"] is False
-    assert {key for key in os.environ if os.environ[key] != before.get(key)} <= {"nnUNet_def_n_proc"}
+    assert os.environ["TOTALSEG_HOME_DIR"] == "/a/home/of/the/user"
+    assert not {"TOTALSEG_WEIGHTS_PATH", "nnUNet_results"} & set(os.environ)
 
 
 def test_the_output_is_quiet(weights, tmp_path, capfd):
@@ -126,8 +126,8 @@ def test_the_miniature_is_refused_for_a_real_patient(miniature, tmp_path):
     with pytest.raises(TheraflowError) as error:
         run(ct, tmp_path / "organs.nii.gz", miniature)
     assert str(error.value) == (
-        f"The miniature model in {miniature} knows only virtual patients, and {ct} is not one; set organs: weights to "
-        "the published TotalSegmentator weights."
+        f"The miniature model in {miniature} knows only virtual patients, and {ct} is not one; "
+        "set organs: weights to the published TotalSegmentator weights."
     )
     assert not (tmp_path / "organs.nii.gz").exists()
 
@@ -203,5 +203,5 @@ def test_an_exit_of_totalsegmentator_becomes_a_sentence(weights, tmp_path, monke
         sys.exit("ERROR: no licence")
 
     monkeypatch.setattr(python_api, "totalsegmentator", give_up)
-    with pytest.raises(TheraflowError, match="gave up on .*no licence"):
+    with pytest.raises(TheraflowError, match=r"gave up on .*no licence"):
         run(write_ct(tmp_path / "ct.nii.gz"), tmp_path / "organs.nii.gz", weights)

@@ -67,9 +67,14 @@ def truncated(model):
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda model: (model / CHECKPOINT).unlink(), truncated, lambda model: (model / "plans.json").unlink(), shutil.rmtree],
+    [
+        lambda model: (model / CHECKPOINT).unlink(),
+        truncated,
+        lambda model: (model / "plans.json").unlink(),
+        shutil.rmtree,
+    ],
     ids=["no checkpoint", "truncated checkpoint", "no plans", "only the dataset folder"],
-)  # fmt: skip
+)
 def test_half_unpacked_weights_are_refused(folder, damage):
     damage(model_folder(folder))
     with pytest.raises(TheraflowError, match=r"half unpacked: delete that folder, then run `snakemake"):
@@ -84,7 +89,7 @@ def test_two_models_in_one_dataset_are_refused(folder):
 
 @pytest.mark.parametrize(("task", "resolution_mm"), [("total", 2), ("body", 6)])
 def test_unknown_task_and_resolution_are_refused(folder, task, resolution_mm):
-    with pytest.raises(TheraflowError, match="set organs:|set it to"):
+    with pytest.raises(TheraflowError, match=r"set organs:|set it to"):
         check_weights(folder, task, resolution_mm)
 
 
@@ -129,7 +134,7 @@ def test_the_shipped_miniature_is_known_by_every_mark(tmp_path):
     assert check_weights(tmp_path, "total", 6)[0].miniature
 
 
-def test_fetching_without_internet_says_what_to_do(tmp_path, monkeypatch):
+def test_fetching_without_internet_says_what_to_do(tmp_path, monkeypatch, caplog):
     def unreachable(*_, **__):
         raise requests.ConnectionError("no route to host")
 
@@ -137,7 +142,8 @@ def test_fetching_without_internet_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(TheraflowError) as error:
         fetch_weights(tmp_path / "weights", "total", 3, tmp_path / "manifest.json")
     sentence = str(error.value)
-    assert "no route to host" in sentence
+    assert "could not be downloaded (ConnectionError, details in the log)" in sentence
+    assert "no route to host" in caplog.text
     assert f"{module.DOWNLOADS}/{WEIGHTS[3][0]}.zip and unpack it in {tmp_path / 'weights'}." in sentence
     assert list((tmp_path / "weights").iterdir()) == []
     assert not (tmp_path / "manifest.json").exists()

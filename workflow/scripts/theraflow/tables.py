@@ -28,6 +28,9 @@ def read_table(path: Path | str) -> pd.DataFrame:
         TheraflowError: the file is missing or no table.
     """
     try:
-        return pd.read_csv(path, sep="\t", na_values=["NA"], keep_default_na=False, dtype={"patient": str, "scan": str})
+        return pd.read_csv(
+            path, sep="\t", na_values=["NA"], keep_default_na=False, dtype={"patient": str, "scan": str},
+            float_precision="round_trip",  # the default is off by one unit in the last place
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise TheraflowError(f"{path} cannot be read as a table ({error}).") from error

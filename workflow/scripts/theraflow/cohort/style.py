@@ -36,9 +36,10 @@ STYLE: Mapping[str, object] = MappingProxyType(
 )
 
 
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure, not known to pyplot, that sets its own margins. Draw inside `style()`."""
-    return Figure(figsize=(width_in, height_in), layout="constrained", facecolor="white")
+def new_figure(width_in: float, height_in: float, margins: bool = True) -> Figure:
+    """An empty figure, not known to pyplot, with margins as its axes need, or none; draw in `style()`."""
+    layout = "constrained" if margins else "none"
+    return Figure(figsize=(width_in, height_in), layout=layout, facecolor="white")
 
 
 def style() -> mpl.RcParams:

@@ -121,11 +121,11 @@ def _points(contour: Dataset, name: str, path: Path) -> np.ndarray | None:
 def fill_contours(contours: Sequence[np.ndarray], grid: sitk.Image, where: str = "a region") -> np.ndarray:
     """Voxels whose centres lie inside closed planar contours.
 
-    In a plane the even-odd rule holds over all contours together. A centre on an edge lies
-    inside where the inside is to its right or below: of two regions that share the edge exactly one has it.
-    Each slice of the grid takes the nearest contour plane, if that is no further than half the distance
-    between contour planes (of the grid's slices where there is one plane), so that regions drawn on thicker
-    or thinner slices keep their volume.
+    In a plane the even-odd rule holds over all contours together. A centre on an edge lies inside where the
+    inside is to its right or below: of two regions that share the edge exactly one has it. Each slice of the
+    grid takes the nearest contour plane, if that is no further than half the distance between contour planes
+    (of the grid's slices where there is one plane), so that regions drawn on thicker or thinner slices keep
+    their volume.
 
     Args:
         contours: points of each contour, shape (points, 3), LPS mm.
@@ -147,19 +147,19 @@ def fill_contours(contours: Sequence[np.ndarray], grid: sitk.Image, where: str =
         index = np.round((points - grid.GetOrigin()) @ axes / spacing, 6)
         if np.ptp(index[:, 2]) > _OUT_OF_PLANE:
             raise TheraflowError(f"The contours of {where} are not parallel to the slices of the image.")
-        height = float(index[:, 2].mean())
+        height = round(float(index[:, 2].mean()), 4)
         tolerance = _SAME_PLANE_MM / spacing[2]
         plane = next((known for known in planes if abs(known - height) <= tolerance), height)
         planes.setdefault(plane, []).append(index[:, :2])
     heights = np.array(sorted(planes))
-    reach = max(np.median(np.diff(heights)), 0.0) / 2 if len(heights) > 1 else 0.5
+    reach = np.round(np.median(np.diff(heights)), 4) / 2 if len(heights) > 1 else 0.5
     mask = np.zeros((slices, rows, columns), bool)
     for slice_ in range(slices):
-        distance = np.abs(heights - slice_)
-        nearest = int(distance.argmin())
-        # Planes at the middle between two slices belong to the lower one.
-        if distance[nearest] < reach or heights[nearest] - slice_ == reach:
-            mask[slice_] = _fill_plane(planes[heights[nearest]], rows, columns)
+        offset = heights - slice_
+        # A plane at the middle between two slices belongs to the lower one.
+        near = np.flatnonzero((offset > -reach + 1e-3) & (offset <= reach + 1e-3))
+        if len(near):
+            mask[slice_] = _fill_plane(planes[heights[near[np.abs(offset[near]).argmin()]]], rows, columns)
     return mask
 
 

@@ -1,16 +1,19 @@
 """A scan's CT and its emission image: from the folder of DICOM to NIfTI with a sidecar."""
 
+import datetime
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pydicom
+import SimpleITK as sitk
 
-from theraflow.dicom.header import acquisition_start, text
+from theraflow.dicom.header import acquisition_start, tag_name, text
 from theraflow.dicom.index import Series, choose_ct, choose_emission, read_index
 from theraflow.dicom.suv import Facts, Quantification, quantify_activity, quantify_suv, read_facts
 from theraflow.dicom.volume import Stack, read_ct, read_volume, rescale, stack_slices
+from theraflow.errors import TheraflowError
 from theraflow.images import write_image
 from theraflow.layout import Scan
 
@@ -92,7 +95,7 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
     write_image(_read_emission(stack, facts, quantification), output, sidecar)
 
 
-def _read_emission(stack: Stack, facts: Facts, quantification: Quantification):
+def _read_emission(stack: Stack, facts: Facts, quantification: Quantification) -> sitk.Image:
     if facts.real_world is not None and facts.units != "BQML":
         scales = facts.real_world
     elif stack.frames is None:
@@ -100,6 +103,11 @@ def _read_emission(stack: Stack, facts: Facts, quantification: Quantification):
     else:
         scales = [rescale(stack.instances[0])] * stack.size[2]
     factors = quantification.factors
+    if facts.modality == "PT" and any(intercept != 0 for _, intercept in scales):
+        raise TheraflowError(
+            f"{facts.where}: {tag_name('RescaleIntercept')} is not 0, as PET has it (PS3.3 C.8.9.4); export "
+            "the series again."
+        )
     slopes = [slope * factor for (slope, _), factor in zip(scales, factors, strict=True)]
     intercepts = [intercept * factor for (_, intercept), factor in zip(scales, factors, strict=True)]
     return read_volume(stack, slopes, intercepts)
@@ -120,7 +128,7 @@ def _identity(scan: Scan, series: Series) -> dict[str, Any]:
     }
 
 
-def _iso(time) -> str | None:
+def _iso(time: datetime.datetime | None) -> str | None:
     return None if time is None else time.isoformat()
 
 

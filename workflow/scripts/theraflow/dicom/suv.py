@@ -8,7 +8,6 @@ vendor-neutral pseudo-code (2018); DICOM PS3.3 C.8.9 (PET) and C.8.4 (NM).
 """
 
 import datetime
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,8 +33,6 @@ from theraflow.dicom.index import real_world_bq_per_ml
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 from theraflow.nuclides import Nuclide, nuclide
-
-logger = logging.getLogger(__name__)
 
 # A dose below this is in MBq, not Bq (the manual's histogram of 3433 series has its peaks at 4e2 and 4e8).
 _DOSE_IN_MBQ_BELOW = 1e4

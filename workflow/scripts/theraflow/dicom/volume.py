@@ -1,6 +1,6 @@
 """Slices to a volume: order and geometry first, from headers alone; then the pixels, into one array."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -340,7 +340,7 @@ def _image(array: np.ndarray, stack: Stack) -> sitk.Image:
     return image
 
 
-def _stored(stack: Stack):
+def _stored(stack: Stack) -> Iterator[tuple[np.ndarray, Instance]]:
     """Stored values (rows, columns) and file of every slice, in order."""
     if stack.frames is None:
         for instance in stack.instances:
@@ -380,12 +380,9 @@ def _refuse_truncated(dataset: Dataset, instance: Instance) -> None:
     element = dataset.get_item("PixelData") if "PixelData" in dataset else None
     complete = element is not None
     if complete and dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        if element.length == 0xFFFFFFFF:
-            end = (
-                element.value_tell + len(element.value) + 8
-            )  # the sequence delimiter closes compressed pixels
-        else:
-            end = element.value_tell + element.length
+        end = element.value_tell + element.length
+        if element.length == 0xFFFFFFFF:  # compressed: a sequence delimiter of 8 bytes closes the fragments
+            end = element.value_tell + len(element.value) + 8
         complete = end <= instance.path.stat().st_size
     if not complete:
         raise TheraflowError(

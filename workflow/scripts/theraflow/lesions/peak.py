@@ -47,8 +47,7 @@ def ibsi_peaks(values: np.ndarray, region: Region, spacing_mm: Sequence[float]) 
         *[np.arange(-h, h + 1) * s for h, s in zip(half, spacing_mm, strict=True)], indexing="ij"
     )
     sphere = (sum(offset**2 for offset in offsets) <= RADIUS_MM**2).astype(float)
-    at_edge = any(a - h < 0 or b + h > n for a, b, h, n in zip(region.start, region.stop, half, values.shape, strict=True))
-    mean = _sphere_mean(crop, sphere, at_edge)[mask]
+    mean = _sphere_mean(crop, sphere, _touches_edge(region.box, half, values.shape))[mask]
     inside = crop[mask]
     return float(mean[inside == inside.max()].max()), float(mean.max())
 
@@ -101,14 +100,12 @@ def _highest_mean(values: np.ndarray, region: Region, tile: Box, spacing_mm: Seq
     low = [max(part.start - r, 0) for part, r in zip(tile, reach, strict=True)]
     high = [min(part.stop + r, n) for part, r, n in zip(tile, reach, values.shape, strict=True)]
     first = [max(a - SPLINE_REACH_VOXELS, 0) for a in low]
-    fine = values[tuple(slice(f, b + SPLINE_REACH_VOXELS) for f, b in zip(first, high, strict=True))].astype(
-        float
-    )
+    samples = tuple(slice(f, b + SPLINE_REACH_VOXELS) for f, b in zip(first, high, strict=True))
+    fine = values[samples].astype(float)
     for axis in range(3):
         fine = _refine(fine, axis, low[axis] - first[axis], high[axis] - first[axis], parts[axis])
     sphere = _fractional_sphere(tuple(float(s) / k for s, k in zip(spacing_mm, parts, strict=True)))
-    at_edge = any(p.start - r < 0 or p.stop + r > n for p, r, n in zip(tile, reach, values.shape, strict=True))
-    mean = _sphere_mean(fine, sphere, at_edge)
+    mean = _sphere_mean(fine, sphere, _touches_edge(tile, reach, values.shape))
     mask = region.on_box(tile)
     for axis, k in enumerate(parts):
         mask = mask.repeat(k, axis=axis)
@@ -128,6 +125,10 @@ def _refine(samples: np.ndarray, axis: int, low: int, high: int, parts: int) -> 
     if n == 1:
         return samples.repeat(places.size, axis=axis)
     return make_interp_spline(np.arange(n), samples, k=3 if n > 3 else 1, axis=axis)(places)
+
+
+def _touches_edge(box: Box, reach: Sequence[int], shape: Sequence[int]) -> bool:
+    return any(p.start < r or p.stop + r > n for p, r, n in zip(box, reach, shape, strict=True))
 
 
 def _sphere_mean(values: np.ndarray, sphere: np.ndarray, at_edge: bool) -> np.ndarray:

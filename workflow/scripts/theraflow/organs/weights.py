@@ -223,7 +223,8 @@ def _download(dataset: str, folder: Path) -> None:
         with private_home(folder):
             libs.download_pretrained_weights(number)
     except (Exception, SystemExit) as error:  # whatever breaks off a download ends in the same advice
+        log.error("%s: %s", dataset, error)
         raise TheraflowError(
-            f"The weights {dataset} could not be downloaded ({type(error).__name__}: {error}); on a machine "
-            f"with internet download {DOWNLOADS}/{dataset}.zip and unpack it in {folder.parent}."
+            f"The weights {dataset} could not be downloaded ({type(error).__name__}, details in the log); on "
+            f"a machine with internet download {DOWNLOADS}/{dataset}.zip and unpack it in {folder.parent}."
         ) from error

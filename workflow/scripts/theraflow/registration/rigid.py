@@ -1,4 +1,4 @@
-"""Rigid registration of two CTs: robust start by exhaustive search, then refinement."""
+"""Rigid registration of two scans: two CTs by correlation after an exhaustive search, two emission images by mutual information."""
 
 import itertools
 
@@ -6,25 +6,29 @@ import numpy as np
 import scipy.fft
 import SimpleITK as sitk
 
-from theraflow.images import resample, to_array
-from theraflow.registration.body import AIR_HU, Body
+from theraflow.images import from_array, resample, to_array
+from theraflow.registration.body import AIR_HU, Body, shrink
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SEARCH_MM = 10.0
 SEARCH_DEGREES = 12.0  # steps of the search; refinement catches half of it and more
 SMALLEST_OVERLAP = 0.25  # of the smaller field of view
 REFINE_MM = 6.0
-REFINE_SHARE = 0.3  # of the voxels in the body
+REFINE_SHARE = 0.3  # of the voxels
+EMISSION_MM = 6.0
 SEED = 5
 
 
-def common_grid(images: list[sitk.Image], to_grid: list[sitk.Transform], spacing_mm: float) -> sitk.Image:
+def common_grid(
+    images: list[sitk.Image], to_grid: list[sitk.Transform], spacing_mm: float, margin_mm: float = 0.0
+) -> sitk.Image:
     """An empty grid along the patient axes (LPS) that covers several images.
 
     Args:
         images: the images to cover.
         to_grid: for each image the map from its points to points of the grid.
         spacing_mm: isotropic voxel size.
+        margin_mm: how far the grid reaches beyond the images.
     """
     corners = np.array(
         [
@@ -33,7 +37,7 @@ def common_grid(images: list[sitk.Image], to_grid: list[sitk.Transform], spacing
             for index in itertools.product(*[(-0.5, n - 0.5) for n in image.GetSize()])
         ]
     )
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    low, high = corners.min(axis=0) - margin_mm, corners.max(axis=0) + margin_mm
     size = np.ceil((high - low) / spacing_mm - 1e-6).astype(int)
     grid = sitk.Image(size.tolist(), sitk.sitkUInt8)
     grid.SetSpacing([spacing_mm] * 3)
@@ -57,6 +61,36 @@ def align_bodies(reference: Body, scan: Body) -> sitk.Euler3DTransform:
         RuntimeError: the images do not overlap (ITK).
     """
     return _refine(reference, scan, _search(reference, scan))
+
+
+def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTransform:
+    """The rigid map from points of the reference's PET or SPECT to points of the scan's, by mutual information.
+
+    Tracers may differ. Started once from scanner coordinates and once from the centres of uptake; the better is taken.
+
+    Raises:
+        RuntimeError: the images do not overlap (ITK).
+    """
+    fixed, moving = (emission_levels(shrink(image, EMISSION_MM)) for image in (reference, scan))
+    by_uptake = sitk.CenteredTransformInitializer(
+        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    best, lowest = None, np.inf
+    for start in (sitk.Euler3DTransform(), sitk.Euler3DTransform(by_uptake)):
+        transform = _about(start, _centre(fixed))
+        registration = _optimiser(transform)
+        registration.SetMetricAsMattesMutualInformation(32)
+        registration.Execute(fixed, moving)
+        if registration.GetMetricValue() < lowest:
+            best, lowest = transform, registration.GetMetricValue()
+    return best
+
+
+def emission_levels(image: sitk.Image) -> sitk.Image:
+    """Uptake to grey levels: logarithm, from a thousandth of the 99th percentile upwards, so that the body shows."""
+    values = to_array(image)
+    top = max(float(np.percentile(values, 99)), np.finfo(np.float32).tiny)
+    return from_array(np.log(np.clip(values / top, 1e-3, 3.0)).astype(np.float32), image)
 
 
 def _search(reference: Body, scan: Body) -> sitk.Euler3DTransform:
@@ -128,7 +162,9 @@ def best_shift(
     correlation = covariance / scale
     z = np.arctanh(correlation.clip(-0.999, 0.999)) * np.sqrt(count.clip(min=0))
     peak = np.unravel_index(int(z.argmax()), z.shape)
-    wrapped = tuple(int(p) if p < n else int(p) - m for p, n, m in zip(peak, fixed.shape, padded, strict=True))
+    wrapped = tuple(
+        int(p) if p < n else int(p) - m for p, n, m in zip(peak, fixed.shape, padded, strict=True)
+    )
     return float(z[peak]), wrapped
 
 
@@ -136,25 +172,35 @@ def _centre(image: sitk.Image) -> tuple[float, ...]:
     return image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
 
 
-def _refine(reference: Body, scan: Body, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
-    """Maximise the correlation inside the reference's body."""
-    centre = _centre(reference.image)
-    moved = np.array(start.TransformPoint(centre)) - centre
-    transform = sitk.Euler3DTransform(start)
-    # Rotation about the middle of the reference, so that rotation and translation hardly disturb each other.
-    transform.SetCenter(centre)
-    transform.SetTranslation(moved.tolist())
-    grid = common_grid([reference.image], [IDENTITY], REFINE_MM)
-    moving_grid = common_grid([scan.image], [IDENTITY], REFINE_MM)
+def _about(transform: sitk.Euler3DTransform, centre: tuple[float, ...]) -> sitk.Euler3DTransform:
+    """The same map with rotations about `centre`, so that rotation and translation hardly disturb each other."""
+    moved = np.array(transform.TransformPoint(centre)) - centre
+    result = sitk.Euler3DTransform(transform)
+    result.SetCenter(centre)
+    result.SetTranslation(moved.tolist())
+    return result
+
+
+def _optimiser(transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:
+    """What both refinements share; the same samples at each call."""
     registration = sitk.ImageRegistrationMethod()
-    registration.SetMetricAsCorrelation()
-    registration.SetMetricFixedMask(resample(reference.mask, grid, interpolation="nearest"))
     registration.SetMetricSamplingStrategy(registration.REGULAR)
     registration.SetMetricSamplingPercentage(REFINE_SHARE, SEED)
     registration.SetInterpolator(sitk.sitkLinear)
     registration.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.5)
     registration.SetOptimizerScalesFromPhysicalShift()
     registration.SetInitialTransform(transform, inPlace=True)
+    return registration
+
+
+def _refine(reference: Body, scan: Body, start: sitk.Euler3DTransform) -> sitk.Euler3DTransform:
+    """Maximise the correlation inside the reference's body."""
+    grid = common_grid([reference.image], [IDENTITY], REFINE_MM)
+    moving_grid = common_grid([scan.image], [IDENTITY], REFINE_MM)
+    transform = _about(start, _centre(reference.image))
+    registration = _optimiser(transform)
+    registration.SetMetricAsCorrelation()
+    registration.SetMetricFixedMask(resample(reference.mask, grid, interpolation="nearest"))
     registration.Execute(
         resample(reference.image, grid, outside=AIR_HU), resample(scan.image, moving_grid, outside=AIR_HU)
     )

@@ -33,7 +33,9 @@ def read_transform(path: Path | str) -> sitk.Transform:
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise TheraflowError(f"{path} cannot be read as a transform; delete it so that it is made again.") from error
+        raise TheraflowError(
+            f"{path} cannot be read as a transform; delete it so that it is made again."
+        ) from error
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
@@ -109,7 +111,9 @@ def carry_mask(mask: sitk.Image, grid: sitk.Image, way: Passage) -> sitk.Image:
     if (stop <= start).any():
         return from_array(result, grid)
 
-    factor = np.ceil(np.array(grid.GetSpacing()) / min(FINENESS_MM, *mask.GetSpacing())).clip(min=2).astype(int)
+    factor = (
+        np.ceil(np.array(grid.GetSpacing()) / min(FINENESS_MM, *mask.GetSpacing())).clip(min=2).astype(int)
+    )
     binary = sitk.Cast(mask != 0, sitk.sitkFloat32)
     occupied = resample(binary, _fine_grid(grid, start, stop, factor), way.target_to_source)
     fraction = to_array(sitk.BinShrink(occupied, factor.tolist()))

@@ -22,7 +22,6 @@ from theraflow.report.display import (
     significant,
     templates,
     text,
-    tsv,
     whole,
     with_sd,
 )
@@ -93,13 +92,14 @@ def write_cohort_report(
     """
     folder = Path(cohort_folder)
     tables = {name: read_table(folder / f"{name}.tsv") for name in ("statistics", *TITLES)}
-    described, compared = _split_statistics(tables["statistics"])
+    files = {name: (folder / f"{name}.tsv").read_text(encoding="utf-8") for name in tables}
+    described, compared = _split_statistics(tables["statistics"], files["statistics"])
     shown = [
         ("Comparisons", compared, NOTES["comparisons"], False),
         ("Descriptions", described, NOTES["descriptions"], False),
     ]
     shown += [
-        (title, _show(name, tables[name]), NOTES.get(name, ""), len(tables[name]) > LONG_TABLE)
+        (title, _show(name, tables[name], files[name]), NOTES.get(name, ""), len(tables[name]) > LONG_TABLE)
         for name, title in TITLES.items()
     ]
     page = {
@@ -154,8 +154,8 @@ def describe_methods(
         sentences.append(
             "Values are given as median and range, and mean and standard deviation; normality was tested by "
             "Shapiro-Wilk, paired values by the Wilcoxon signed-rank test over lesions (zero differences "
-            "left out) and by a sign-flip test of patient means, with the Hodges-Lehmann difference and its 95 % "
-            "interval; detection rates have Wilson intervals"
+            "left out) and by a sign-flip test of patient means, with the Hodges-Lehmann difference and its "
+            "95 % interval; detection rates have Wilson intervals"
         )
     if len(doses):
         sentences.append(
@@ -182,8 +182,8 @@ def _figures(folder: Path) -> list[tuple[str, str, str]]:
     ]
 
 
-def _show(name: str, table: pd.DataFrame) -> Table:
-    """A table of the cohort on the page: contract columns, rounded, with the full one to download."""
+def _show(name: str, table: pd.DataFrame, file: str) -> Table:
+    """A table of the cohort on the page, rounded, with the file itself to download."""
     numbers = {column for column in table.columns if pd.api.types.is_numeric_dtype(table[column])
                and not pd.api.types.is_bool_dtype(table[column])}  # fmt: skip
     columns = [column for column in table.columns if (name, column) not in HIDDEN]
@@ -191,7 +191,7 @@ def _show(name: str, table: pd.DataFrame) -> Table:
             for row in table[columns].itertuples(index=False)]  # fmt: skip
     numeric = frozenset(i for i, column in enumerate(columns) if column in numbers)
     titles = [column.replace("_", " ") for column in columns]
-    return Table(titles, rows, numeric, (), name, tsv(table))
+    return Table(titles, rows, numeric, (), name, file)
 
 
 # Said in the notes, or the same in every row: in the download only.
@@ -210,7 +210,7 @@ def _cell(name: str, column: str, value: Any, numbers: set[str]) -> Cell:
     return significant(value)
 
 
-def _split_statistics(table: pd.DataFrame) -> tuple[Table, Table]:
+def _split_statistics(table: pd.DataFrame, file: str) -> tuple[Table, Table]:
     """Descriptions of one group, and comparisons of two; the latter offer the whole table for download."""
     paired = table["effect_name"].notna()
     alone, pairs = table[~paired], table[paired]
@@ -232,7 +232,7 @@ def _split_statistics(table: pd.DataFrame) -> tuple[Table, Table]:
     columns.add("P", [p_value(value) for value in pairs["p_value"]], numeric=True)
     columns.add("Smallest P", [p_value(value) for value in pairs["smallest_p_value"]], numeric=True)
     columns.add("Note", [text(value) for value in pairs["note"]])
-    return described, replace(columns.table(), name="statistics", tsv=tsv(table))
+    return described, replace(columns.table(), name="statistics", tsv=file)
 
 
 def _add_words(columns: Columns, table: pd.DataFrame) -> None:

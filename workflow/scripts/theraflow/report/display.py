@@ -32,7 +32,7 @@ class Table:
         rows: cells, one list a row.
         groups: titles over several columns, as (title, number of columns); empty for none.
         name: file name of the download without suffix; empty for none.
-        tsv: what the download holds, at full precision.
+        tsv: what the download holds: the whole table.
     """
 
     columns: Sequence[str]
@@ -134,11 +134,6 @@ def _minus(shown: str) -> str:
 
 def _no_minus_zero(value: float) -> float:
     return value + 0.0  # -0.0 + 0.0 is 0.0
-
-
-def tsv(table: pd.DataFrame) -> str:
-    """A table as TSV, as `theraflow.tables` writes it."""
-    return table.to_csv(sep="\t", index=False, na_rep="NA")
 
 
 def data_uri(content: bytes, media_type: str) -> str:

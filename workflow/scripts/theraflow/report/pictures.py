@@ -25,7 +25,8 @@ OUTLINE = "#C4320A"
 MARGIN_MM = 15.0
 SLICE_SPACING_MM = 1.5
 SMALLEST_ORGAN_MM2 = 150.0
-PICTURE_HEIGHT_IN = 6.6
+PICTURE_HEIGHT_IN, PICTURE_WIDTH_IN = 6.6, 8.0
+SLICE_WIDTH_IN, LEGEND_WIDTH_IN = 4.2, 1.3
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
     boxes = ndimage.find_objects(labels.array)
     margin = 70.0  # room for the names beside the patient
     widths = [x_range[1] - x_range[0] + 2 * margin, y_range[1] - y_range[0] + margin]
-    height = volume.z[-1] - volume.z[0] + 1.0
+    # A single slice has no height; so that something is drawn, a hand's breadth.
+    height = max(float(volume.z[-1] - volume.z[0]), 100.0)
+    share = widths[0] / sum(widths)
     with style():
-        width_in = PICTURE_HEIGHT_IN * sum(widths) / height
-        figure = new_figure(min(max(width_in, 3.0), 9.0), PICTURE_HEIGHT_IN)
-        coronal, sagittal = figure.subplots(1, 2, width_ratios=widths)
+        inch = min(PICTURE_HEIGHT_IN / height, PICTURE_WIDTH_IN / sum(widths))
+        figure = new_figure(inch * sum(widths), inch * height, margins=False)
+        coronal, sagittal = figure.add_axes((0, 0, share, 1)), figure.add_axes((share, 0, 1 - share, 1))
         for axes, across, first, last, drop in (
             (coronal, volume.x, x_range[0] - margin, x_range[1] + margin, 1),
             (sagittal, volume.y, y_range[0], y_range[1] + margin, 2),
@@ -153,9 +156,9 @@ def draw_fused(
     signal = uptake if density is None else np.maximum(density + 300.0, 0)
     x_range, y_range = body_range(signal.sum(axis=0), x), body_range(signal.sum(axis=1), y)
     with style():
-        width = 5.2
-        figure = new_figure(width, width * 0.8 * (y_range[1] - y_range[0]) / (x_range[1] - x_range[0]) + 0.1)
-        axes = figure.subplots()
+        ratio = (y_range[1] - y_range[0]) / (x_range[1] - x_range[0])
+        figure = new_figure(SLICE_WIDTH_IN + LEGEND_WIDTH_IN, SLICE_WIDTH_IN * ratio, margins=False)
+        axes = figure.add_axes((0, 0, SLICE_WIDTH_IN / (SLICE_WIDTH_IN + LEGEND_WIDTH_IN), 1))
         if density is None:
             _show(axes, uptake, x, y, cmap="gray_r", vmin=0, vmax=SUV_WINDOW)
         else:
@@ -258,11 +261,10 @@ def _name_marks(
         step = min((high - low) / 38, (high - low) / len(side))
         heights = spread([mark[2] for mark in side], step, low + step / 2, high - step / 2)
         for (name, across, up), height in zip(side, heights, strict=True):
-            axes.annotate(
-                name, (across, up), (edge, height), fontsize=8, color=OUTLINE, va="center",
-                ha="right" if across < middle else "left", annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": OUTLINE, "lw": 0.5, "shrinkA": 1, "shrinkB": 4},
-            )  # fmt: skip
+            axes.plot([across, edge], [up, height], color=OUTLINE, linewidth=0.4)
+            outwards = -2.0 if edge < across else 2.0
+            align = "right" if edge < across else "left"
+            axes.text(edge + outwards, height, name, fontsize=8, color=OUTLINE, va="center", ha=align)
 
 
 def spread(wanted: list[float], step: float, low: float, high: float) -> list[float]:

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from theraflow.files import read_json
 from theraflow.images import read_sidecar, sidecar_path
 from theraflow.layout import PatientFolder, Scan
 
 GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"
 # A light is never told by its colour alone.
+VERDICTS: Mapping[str, str] = {"good": GOOD, "check": CHECK, "failed": BAD}
 SIGNS: Mapping[str, str] = {GOOD: "✓", CHECK: "!", BAD: "✗", NONE: "–"}
 
 
@@ -104,8 +107,26 @@ def _registration(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Ligh
 
 
 def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
-    """The light of a registration by its own verdict; its reasons are added to `remarks`."""
-    return Light(CHECK, str(quality.get("verdict")))
+    """The light of a registration by its own `verdict`; to `remarks` its reason and the measures that are not good.
+
+    Args:
+        quality: what `theraflow.registration.register` writes: `verdict` (good, check or failed), `method`,
+            `reason`, measures by name, and `limits` (by measure: good_from, good_to, failed_below, failed_above).
+        remarks: sentences of the scan.
+    """
+    if quality.get("reason"):
+        remarks.append(str(quality["reason"]))
+    for name, limit in quality.get("limits", {}).items():
+        value = quality[name]
+        good = value is not None and (
+            value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf)
+        )
+        if not good:
+            shown = "not measured" if value is None else f"{value:.3g}"
+            wanted = ", ".join(f"{word.replace('_', ' ')} {bound:g}" for word, bound in limit.items())
+            remarks.append(f"Registration: {name.replace('_', ' ')} {shown} ({wanted}).")
+    verdict = str(quality["verdict"])
+    return Light(VERDICTS[verdict], f"{verdict}, {quality['method'].partition(':')[0]}")
 
 
 def _count(number: int, thing: str) -> str:

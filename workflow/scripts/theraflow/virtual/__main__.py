@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from theraflow.tables import write_table
 from theraflow.virtual import truth
@@ -59,11 +60,19 @@ def write_patient(patient: VirtualPatient, output: Path | str) -> None:
 
     `<output>/<patient>` appears last and at once, so that it is whole wherever it exists.
     """
-    final, final_truth = Path(output) / patient.patient, Path(output) / "truth" / patient.patient
+    final = Path(output) / patient.patient
     if final.is_dir():
         logging.info("%s is already there", patient.patient)
         return
-    work = Path(output) / f".{patient.patient}.partial"
+    # One thread: patients are what runs in parallel, and sums then come out the same on any number of cores.
+    with threadpool_limits(1):
+        _write_patient(patient, Path(output))
+    logging.info("%s written to %s", patient.patient, final)
+
+
+def _write_patient(patient: VirtualPatient, output: Path) -> None:
+    final, final_truth = output / patient.patient, output / "truth" / patient.patient
+    work = output / f".{patient.patient}.partial"
     shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(final_truth, ignore_errors=True)
     (work / "scans").mkdir(parents=True)
@@ -98,7 +107,6 @@ def write_patient(patient: VirtualPatient, output: Path | str) -> None:
     (work / "truth").replace(final_truth)
     (work / "scans").replace(final)
     work.rmdir()
-    logging.info("%s written to %s", patient.patient, final)
 
 
 def write_scan(scan: Scene, image: np.ndarray, folder: Path) -> None:
@@ -185,6 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cores", type=int, default=1, help="patients written at the same time")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("highdicom").setLevel(logging.WARNING)  # it reports every attribute that it copies
     patients = [patient for patient in cohort() if patient.patient in options.patients]
     if options.sheets:
         write_sheets(patients, options.output, options.sheets)

@@ -1,0 +1,120 @@
+"""Which region is which lesion, positive or negative, concordant or not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from theraflow.lesions import Observation, Region, concordance, follow, is_positive, match
+
+GATE_MM = 15.0
+
+
+def ball(scan, centre, radius=10.0, name=None):
+    """A ball on a grid of 2 mm, already in the reference space; centre x, y, z in mm."""
+    half = int(radius / 2) + 1
+    offsets = np.arange(-half, half + 1) * 2.0
+    z, y, x = np.meshgrid(offsets, offsets, offsets, indexing="ij", sparse=True)
+    start = tuple(round(c / 2.0) - half for c in reversed(centre))
+    region = Region(start, z**2 + y**2 + x**2 <= radius**2)
+    return Observation(scan, region, region, np.array(centre, dtype=float), "reader", name)
+
+
+def names(lesions):
+    return [{scan: observation.annotation for scan, observation in lesion.items()} for lesion in lesions]
+
+
+def test_names_follow_the_order_of_scans_then_head_to_feet_then_right_to_left():
+    first = [ball("fdg", (10, 0, 0), name="low"), ball("fdg", (0, 0, 90), name="high"), ball("fdg", (-60, 0, 0), name="right")]
+    second = [ball("cxcr4", (0, 0, 300), name="new"), ball("cxcr4", (3, 0, 92), name="high again")]
+    assert names(follow([first, second], GATE_MM)) == [
+        {"fdg": "high", "cxcr4": "high again"},
+        {"fdg": "right"},
+        {"fdg": "low"},
+        {"cxcr4": "new"},
+    ]
+
+
+def test_the_assignment_is_optimal_where_the_nearest_first_would_fail():
+    """Two lesions 12 mm apart, both displaced by 7 mm: the first of the new ones is nearest to the wrong one."""
+    known = follow([[ball("a", (0, 0, 0), 3, "left"), ball("a", (12, 0, 0), 3, "right")]], GATE_MM)
+    found = [ball("b", (7, 0, 0), 3), ball("b", (19, 0, 0), 3)]
+    by_name = {lesion["a"].annotation: i for i, lesion in enumerate(known)}
+    assert match(known, found, GATE_MM) == {0: by_name["left"], 1: by_name["right"]}
+
+
+def test_regions_of_one_scan_are_never_merged():
+    first = [ball("a", (0, 0, 0), 20)]
+    second = [ball("b", (-6, 0, 0), 5), ball("b", (8, 0, 0), 5)]
+    lesions = follow([first, second], GATE_MM)
+    assert len(lesions) == 2
+    assert sorted(len(lesion) for lesion in lesions) == [1, 2]
+
+
+def test_far_apart_is_another_lesion_but_overlap_is_not_far_apart():
+    known = follow([[ball("a", (0, 0, 0), 5)]], GATE_MM)
+    assert match(known, [ball("b", (14, 0, 0), 5)], GATE_MM) == {0: 0}
+    assert match(known, [ball("b", (16, 0, 0), 5)], GATE_MM) == {}
+    assert match(known, [ball("b", (24, 0, 0), 30)], GATE_MM) == {0: 0}  # grown, one-sidedly
+
+
+def test_a_mass_in_its_oedema_stays_the_mass():
+    """Both of a nested pair match their own likes, though each overlaps with both."""
+    first = [ball("a", (0, 0, 0), 12, "mass"), ball("a", (6, 0, 0), 30, "oedema")]
+    second = [ball("b", (7, 2, 0), 29, "oedema"), ball("b", (2, 1, 0), 11, "mass")]
+    for lesion in names(follow([first, second], GATE_MM)):
+        assert lesion["a"] == lesion["b"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shift=st.tuples(*[st.floats(-5, 5)] * 3),
+    gone=st.integers(0, 5),
+    order=st.permutations(range(6)),
+)
+def test_separate_lesions_keep_their_names_through_small_errors_of_registration(shift, gone, order):
+    places = [(40 * i, 10 * i, -30 * i) for i in range(6)]
+    first = [ball("a", place, name=str(i)) for i, place in enumerate(places)]
+    moved = [tuple(a + b for a, b in zip(place, shift, strict=True)) for place in places]
+    second = [ball("b", moved[i], name=str(i)) for i in order if i != gone]
+    lesions = names(follow([first, second], GATE_MM))
+    assert len(lesions) == 6
+    for lesion in lesions:
+        assert lesion.get("b", lesion["a"]) == lesion["a"]
+        assert ("b" in lesion) == (lesion["a"] != str(gone))
+
+
+def test_no_scan_and_no_region_are_no_lesion():
+    assert follow([], GATE_MM) == []
+    assert follow([[], []], GATE_MM) == []
+
+
+@pytest.mark.parametrize(
+    ("reader_says", "peak", "shell", "expected"),
+    [
+        (True, 1.0, 5.0, True),
+        (False, 9.0, 1.0, False),
+        (None, 3.0, 2.0, True),
+        (None, 2.99, 2.0, False),
+        (None, 3.0, None, None),
+        (True, 3.0, None, True),
+    ],
+)
+def test_positive_is_the_readers_word_or_the_ratio_to_the_shell(reader_says, peak, shell, expected):
+    assert is_positive(reader_says, peak, shell, 1.5) is expected
+
+
+@pytest.mark.parametrize(
+    ("positive", "expected"),
+    [
+        ({"FDG": [True], "pentixafor": [True]}, "concordant"),
+        ({"FDG": [True], "pentixafor": [False]}, "FDG-only"),
+        ({"FDG": [False], "pentixafor": [True]}, "pentixafor-only"),
+        ({"FDG": [False], "pentixafor": [False]}, "none"),
+        ({"FDG": [True]}, None),
+        ({"FDG": [True], "pentixafor": [None]}, None),
+        ({"FDG": [False, True], "pentixafor": [False]}, "FDG-only"),
+        ({"FDG": [True], "PSMA": [True], "DOTA": [False]}, "FDG+PSMA-only"),
+    ],
+)
+def test_concordance(positive, expected):
+    assert concordance(positive) == expected

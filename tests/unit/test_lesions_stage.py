@@ -1,0 +1,266 @@
+"""The whole stage on a small patient of known lesions, and on a real whole-body PET with overlapping regions."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter
+from theraflow.dicom import import_emission
+from theraflow.errors import TheraflowError
+from theraflow.files import write_json
+from theraflow.images import from_array, read_image, read_sidecar, same_grid, to_array, write_image
+from theraflow.layout import PatientFolder, Scan
+from theraflow.lesions import CANDIDATE_COLUMNS, LESION_COLUMNS, measure_lesions
+from theraflow.organs import ORGAN_IDS
+from theraflow.registration.transforms import write_transform
+from theraflow.tables import read_table
+
+SETTINGS = {
+    "candidates": {"FDG": {"threshold_suv": 4.0}, "pentixafor": {"threshold_suv": 3.0}},
+    "minimum_ml": 1.0,
+    "physiologic": {"FDG": ["urinary_bladder"], "pentixafor": ["urinary_bladder"]},
+    "match_distance_mm": 15.0,
+    "positivity_ratio": 1.5,
+    "background": "blood_pool",
+}
+BLUR_MM = 6.0 / 2.3548
+# Organs as centre, semi-axes (x, y, z in mm of the reference scan) and SUV.
+ORGANS = {
+    "liver": ((-50, 0, 50), (45, 45, 40), 2.0),
+    "aorta": ((10, 40, 0), (13, 13, 90), 1.5),
+    "urinary_bladder": ((0, 0, -105), (28, 28, 18), 20.0),
+}
+# Lesions as centre, radius, and SUV on each scan that shows them.
+LESIONS = {
+    "in liver": ((-60, 0, 60), 14, {"fdg0": 10.0, "cxcr4": 8.0, "fdg1": 5.0}),
+    "only FDG": ((60, -20, 0), 12, {"fdg0": 8.0}),
+    "only pentixafor": ((50, 40, -70), 12, {"cxcr4": 7.0}),
+    "new": ((-50, -30, -50), 12, {"fdg1": 7.0}),
+}
+NAMES = {"in liver": "L01", "only FDG": "L02", "only pentixafor": "L03", "new": "L04"}
+# What must be added to a point of the reference scan to get the point of the scan.
+SHIFT = {"fdg0": (0, 0, 0), "cxcr4": (7.0, -5.0, 11.0), "lu": (-4.0, 6.0, 3.0), "fdg1": (3.0, 3.0, -8.0)}
+READER = {"fdg0": ("in liver", "only FDG"), "fdg1": ("in liver", "new")}
+
+
+def ellipsoid(image, centre, semi_axes):
+    axes = [
+        (origin + spacing * np.arange(n) - c) / a
+        for origin, spacing, n, c, a in zip(
+            image.GetOrigin(), image.GetSpacing(), image.GetSize(), centre, semi_axes, strict=True
+        )
+    ]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return np.transpose(x**2 + y**2 + z**2 <= 1.0, (2, 1, 0))
+
+
+def empty(spacing, size, origin):
+    image = sitk.Image(list(size), sitk.sitkFloat32)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    return image
+
+
+def shifted(scan, centre):
+    return tuple(a + b for a, b in zip(centre, SHIFT[scan], strict=True))
+
+
+def write_scan(folder, scan):
+    """Emission image, organ labels on a coarser CT grid, transforms and (in some) the reader's label map."""
+    name = scan.scan
+    bottom = -45.0 if name == "lu" else -135.0  # the SPECT ends above the lower lesions
+    spacing = (5.0, 5.0, 5.0) if name == "lu" else (4.0, 4.0, 3.0)
+    grid = empty(spacing, [round(a / b) for a, b in zip((240, 240, 130 - bottom), spacing, strict=True)], (-120, -120, bottom))
+    values = np.full(grid.GetSize()[::-1], 0.5)
+    ct = empty((3.0, 3.0, 5.0), (80, 80, 54), (-120.0, -120.0, -137.0))
+    labels = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
+    for organ, (centre, semi_axes, suv) in ORGANS.items():
+        values[ellipsoid(grid, shifted(name, centre), semi_axes)] = suv
+        labels[ellipsoid(ct, shifted(name, centre), semi_axes)] = ORGAN_IDS[organ]
+    marked = np.zeros(values.shape, dtype=np.uint8)
+    for number, (lesion, (centre, radius, suv)) in enumerate(LESIONS.items(), start=1):
+        inside = ellipsoid(grid, shifted(name, centre), (radius,) * 3)
+        if name in suv:
+            values[inside] = suv[name]
+        if lesion in READER.get(name, ()):
+            marked[inside] = number
+    values = gaussian_filter(values, [BLUR_MM / s for s in reversed(spacing)])
+    quantity = {"quantity": "SUVbw", "unit": "g/mL"}
+    write_image(from_array(values.astype(np.float32), grid), folder.emission(scan), quantity)
+    write_image(from_array(labels, ct), folder.organs(name), {"quantity": "organ label", "unit": "1"})
+    to_scan = sitk.TranslationTransform(3, SHIFT[name])
+    write_transform(to_scan, folder.to_scan(name))
+    write_transform(to_scan.GetInverse(), folder.to_reference(name))
+    if scan.lesions:
+        sitk.WriteImage(from_array(marked, grid), scan.lesions)
+        write_json({"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json")
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """The patient's folder, scans, and the table that the stage has written."""
+    root = tmp_path_factory.mktemp("lesions")
+    folder = PatientFolder(root / "results", "P001")
+    scans = [
+        Scan("P001", name, tracer, timepoint, "", quantity, str(root / f"{name}_reader.nii.gz") if name in READER else None)
+        for name, tracer, timepoint, quantity in (
+            ("fdg0", "FDG", "baseline", "suv"),
+            ("cxcr4", "pentixafor", "baseline", "suv"),
+            ("lu", "pentixather", "dosimetry", "activity"),
+            ("fdg1", "FDG", "followup", "suv"),
+        )
+    ]
+    for scan in scans:
+        write_scan(folder, scan)
+    measure_lesions(folder, scans, scans[0], SETTINGS)
+    return folder, scans, read_table(folder.table("lesions"))
+
+
+def row(table, lesion, scan):
+    (found,) = table[(table["lesion"] == NAMES[lesion]) & (table["scan"] == scan)].to_dict("records")
+    return found
+
+
+def test_every_lesion_has_one_row_on_every_scan(patient):
+    folder, scans, table = patient
+    assert list(table.columns) == list(LESION_COLUMNS)
+    assert list(table["lesion"]) == [name for name in ("L01", "L02", "L03", "L04") for _ in scans]
+    assert list(table["scan"]) == [scan.scan for scan in scans] * 4
+    assert list(table["label"].unique()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("lesion", "scan"), [(lesion, scan) for lesion in LESIONS for scan in SHIFT])
+def test_lesions_are_where_they_are_on_every_scan(patient, lesion, scan):
+    found, (centre, radius, seen) = row(patient[2], lesion, scan), LESIONS[lesion]
+    by_reader, by_candidate = lesion in READER.get(scan, ()), scan == "cxcr4" and scan in seen
+    assert found["source"] == ("reader" if by_reader else "candidate" if by_candidate else "carried")
+    if scan == "lu" and centre[2] < -40:
+        assert np.isnan(found["volume_ml"]) and np.isnan(found["x_mm"])
+        return
+    assert [found["x_mm"], found["y_mm"], found["z_mm"]] == pytest.approx(shifted(scan, centre), abs=1.0)
+    assert found["volume_ml"] == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.35 if by_candidate else 0.1)
+    assert found["longest_diameter_mm"] == pytest.approx(2 * radius, abs=5.0)
+
+
+@pytest.mark.parametrize("lesion", LESIONS)
+@pytest.mark.parametrize("scan", ["fdg0", "cxcr4", "fdg1"])
+def test_uptake_is_that_of_the_scan_itself(patient, lesion, scan):
+    found = row(patient[2], lesion, scan)
+    truth = LESIONS[lesion][2].get(scan, 2.0 if lesion == "in liver" else 0.5)
+    # A ball of 24 mm, blurred by 6 mm FWHM, keeps at least 97 % in the middle 12 mm.
+    assert found["suv_peak"] == pytest.approx(truth, rel=0.05)
+    assert found["background_region"] == "blood_pool"
+    assert found["background_suv"] == pytest.approx(1.5, rel=0.03)
+    assert found["tbr"] == pytest.approx(found["suv_peak"] / found["background_suv"])
+    assert found["tlg_ml"] == pytest.approx(found["suv_mean"] * found["volume_ml"])
+    assert found["suv_mean"] <= found["suv_peak"] * 1.001 <= found["suv_max"] * 1.002
+
+
+def test_activity_scans_have_geometry_but_no_suv(patient):
+    found = row(patient[2], "in liver", "lu")
+    assert found["volume_ml"] > 0
+    for column in ("suv_max", "suv_peak", "suv_peak_ibsi_local", "tbr", "background_suv", "tlg_ml", "positive"):
+        assert np.isnan(found[column])
+
+
+def test_positive_by_reader_where_there_is_one_and_else_by_the_shell(patient):
+    table = patient[2]
+    positive = {lesion: [row(table, lesion, scan)["positive"] for scan in ("fdg0", "cxcr4", "fdg1")] for lesion in LESIONS}
+    assert positive == {
+        "in liver": [True, True, True],
+        "only FDG": [True, False, False],
+        "only pentixafor": [False, True, False],
+        "new": [False, False, True],
+    }
+
+
+def test_concordance_at_baseline(patient):
+    found = patient[2].groupby("lesion")["concordance"].unique().map(list).to_dict()
+    assert found == {"L01": ["concordant"], "L02": ["FDG-only"], "L03": ["pentixafor-only"], "L04": ["none"]}
+
+
+def test_site_and_annotation(patient):
+    table = patient[2]
+    assert set(table.loc[table["lesion"] == "L01", "site"]) == {"liver"}
+    assert table.loc[table["lesion"] == "L03", "site"].isna().all()
+    assert row(table, "new", "fdg1")["annotation"] == "new"
+    assert np.isnan(row(table, "new", "fdg0")["annotation"])
+
+
+def test_label_maps_hold_each_lesion_on_each_scans_own_grid(patient):
+    folder, scans, table = patient
+    for scan in scans:
+        image = read_image(folder.lesion_map(scan.scan))
+        assert same_grid(image, read_image(folder.emission(scan)))
+        sizes = np.bincount(to_array(image).ravel(), minlength=5) * np.prod(image.GetSpacing()) / 1000
+        rows = table[table["scan"] == scan.scan].set_index("label")["volume_ml"].fillna(0.0)
+        assert list(sizes[1:]) == pytest.approx(list(rows))
+        sidecar = read_sidecar(folder.lesion_map(scan.scan))
+        assert sidecar["labels"] == {str(i): f"L{i:02d}" for i, volume in rows.items() if volume}
+    np.testing.assert_array_equal(
+        to_array(read_image(folder.lesion_map())), to_array(read_image(folder.lesion_map("fdg0")))
+    )
+
+
+def test_candidates_are_listed_without_physiologic_uptake(patient):
+    candidates = read_table(patient[0].table("candidates"))
+    assert list(candidates.columns) == list(CANDIDATE_COLUMNS)
+    assert candidates.groupby("scan").size().to_dict() == {"cxcr4": 2, "fdg0": 2, "fdg1": 2}
+    assert candidates.loc[candidates["scan"] != "cxcr4", "in_reader_annotation"].eq(True).all()
+    assert candidates.loc[candidates["scan"] == "cxcr4", "in_reader_annotation"].isna().all()
+
+
+def test_without_organs_background_is_missing_and_candidates_do_not_count(tmp_path, caplog):
+    folder = PatientFolder(tmp_path, "P002")
+    scans = [Scan("P002", name, tracer, "baseline", "", "suv", reader) for name, tracer, reader in (
+        ("fdg0", "FDG", str(tmp_path / "reader.nii.gz")), ("cxcr4", "pentixafor", None))]  # fmt: skip
+    for scan in scans:
+        write_scan(folder, scan)
+        folder.organs(scan.scan).unlink()
+    measure_lesions(folder, scans, scans[0], SETTINGS)
+    table = read_table(folder.table("lesions"))
+    assert set(table["lesion"]) == {"L01", "L02"}
+    assert table[["background_region", "background_suv", "tbr", "site"]].isna().all(axis=None)
+    assert table["suv_peak"].notna().all()
+    assert len(read_table(folder.table("candidates")).query("scan == 'cxcr4'")) == 3  # with the bladder
+    assert "no organ labels" in caplog.text
+    measure_lesions(folder, scans, scans[0], SETTINGS | {"background": "shell"})
+    shell = read_table(folder.table("lesions")).set_index(["lesion", "scan"])["background_suv"]
+    assert shell["L02", "fdg0"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_patient_without_lesions_has_empty_tables(tmp_path):
+    folder = PatientFolder(tmp_path, "P003")
+    scan = Scan("P003", "lu", "pentixather", "dosimetry", "", "activity")
+    write_scan(folder, scan)
+    measure_lesions(folder, [scan], scan, SETTINGS)
+    assert list(read_table(folder.table("lesions")).columns) == list(LESION_COLUMNS)
+    assert len(read_table(folder.table("lesions"))) == 0
+    assert not to_array(read_image(folder.lesion_map())).any()
+
+
+def test_an_unknown_background_is_refused(tmp_path):
+    scan = Scan("P003", "fdg0", "FDG", "baseline", "", "suv")
+    with pytest.raises(TheraflowError, match="background 'spleen'.*blood_pool"):
+        measure_lesions(PatientFolder(tmp_path, "P003"), [scan], scan, SETTINGS | {"background": "spleen"})
+
+
+@pytest.mark.shared_data
+def test_a_tumour_inside_its_oedema_is_measured_beside_it(shared_data, tmp_path):
+    """TCIA Soft-tissue-Sarcoma patient 1: published SUVmax of the mass 7.9 to 8.0."""
+    series = shared_data / "sts_001_wholebody" / "FDG_PET"
+    (reader,) = [path for path in series.rglob("*.dcm") if path.parent.name != "image"]
+    scan = Scan("STS_001", "fdg", "FDG", "baseline", str(series / "image"), "suv", str(reader))
+    folder = PatientFolder(tmp_path, "STS_001")
+    import_emission(scan, {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"}, folder.emission(scan))
+    identity = sitk.TranslationTransform(3)
+    write_transform(identity, folder.to_scan("fdg"))
+    write_transform(identity, folder.to_reference("fdg"))
+    measure_lesions(folder, [scan], scan, SETTINGS)
+    table = read_table(folder.table("lesions")).set_index("annotation")
+    assert set(table.index) == {"GTV_Mass", "GTV_Edema"}
+    assert 7.9 <= table.loc["GTV_Mass", "suv_max"] <= 8.0
+    assert table.loc["GTV_Edema", "volume_ml"] > table.loc["GTV_Mass", "volume_ml"]
+    labels = to_array(read_image(folder.lesion_map()))
+    spacing = np.prod(read_image(folder.lesion_map()).GetSpacing()) / 1000
+    mass = table.loc["GTV_Mass"]
+    assert np.count_nonzero(labels == mass["label"]) * spacing == pytest.approx(mass["volume_ml"])

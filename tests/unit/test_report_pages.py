@@ -1,0 +1,209 @@
+"""The reports: complete, self-contained, anonymous, and honest about what is missing."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from patient_on_disk import SETTINGS, change_sidecar, write_bare_patient, write_patient
+from patient_on_disk import scans as listed_scans
+
+from theraflow.cohort import summarise_cohort
+from theraflow.files import write_json
+from theraflow.images import sidecar_path
+from theraflow.layout import PatientFolder
+from theraflow.report import write_cohort_report, write_patient_report
+from theraflow.report.cohort import describe_methods
+from theraflow.report.quality import BAD, CHECK, GOOD, NONE, check_scan, is_miniature
+from theraflow.tables import read_table, write_table
+
+pytestmark = pytest.mark.filterwarnings("error")
+MINIATURE = "Organs were segmented by theraflow's miniature model, which knows only virtual patients."
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, the text, and whether every element is closed."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.links, self.words, self.open = [], [], []
+        self.feed(html)
+        assert not self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    full, scans = write_patient(results)
+    bare, bare_scans = write_bare_patient(results)
+    for scan in scans:
+        quality = {"verdict": "good", "method": "CT to CT: rigid, then demons", "reason": None, "limits": {}}
+        if scan.scan == "cxcr4":
+            limits = {"body_overlap_dice": {"good_from": 0.95, "failed_below": 0.8},
+                      "folding_fraction": {"good_to": 0.0001, "failed_above": 0.01}}  # fmt: skip
+            quality |= {
+                "verdict": "failed",
+                "limits": limits,
+                "body_overlap_dice": 0.61,
+                "folding_fraction": 0.0,
+            }
+        write_json(quality, full.registration_quality(scan.scan))
+    write_patient_report(full, scans, SETTINGS, full.report)
+    write_patient_report(bare, bare_scans, SETTINGS, bare.report)
+    summarise_cohort([full, bare], results / "cohort", SETTINGS)
+    write_cohort_report(
+        results / "cohort", ["P001", "P002"], [("P003", "ct/<1.dcm: Rows (0028,0010) is missing.")],
+        results / "cohort" / "report.html",
+    )  # fmt: skip
+    return results
+
+
+@pytest.mark.parametrize("name", ["P001", "P002", "cohort"])
+def test_page_needs_no_other_file_and_names_nobody(results, name):
+    path = results / name / "report.html"
+    html = path.read_text(encoding="utf-8")
+    page = Page(html)
+    others = [link for link in page.links if not link.startswith("data:")]
+    assert others == (["../P001/report.html", "../P002/report.html"] if name == "cohort" else [])
+    assert "http" not in html
+    assert "url(" not in html
+    assert "Mustermann" not in html
+    assert "/hospital" not in html
+    assert "2019" not in page.text  # dates of injection and acquisition are in the sidecars
+    assert "research use only" in page.text
+    assert path.stat().st_size < 6e6
+    for link in page.links:
+        if link.startswith("data:image/png"):
+            assert base64.b64decode(link.partition(",")[2]).startswith(b"\x89PNG")
+
+
+def test_full_patient(results):
+    html = (results / "P001" / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert MINIATURE in html
+    # Three PETs: projections and slices; curves; histograms.
+    assert sum(link.startswith("data:image/png") for link in page.links) == 8
+    for words in (
+        "Series time and acquisition time differ by 41 s.", "in place of the DICOM header: weight_kg",
+        "Registration: body overlap dice 0.61 (good from 0.95, failed below 0.8).", "miniature model", "[68Ga]pentixafor", "301.4", "1.02", "BQML",
+        "FDG-only", "TBR: SUVpeak over the mean of blood pool.", "90Y", "Cycle 1: 6.60 GBq 90Y", "PMR",
+        "−40", "failed, CT to CT", "1.2.826.0.1.3680043.8.498.4",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "folding" not in page.text.partition("Provenance")[0]
+    assert re.findall(r"\bNo \w+", page.text) == ["No CT"]  # of the dosimetry scans; nothing else is missing
+
+
+def test_bare_patient_says_what_is_missing(results):
+    html = (results / "P002" / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    assert MINIATURE not in html
+    for words in (
+        "No CT in the scan's DICOM folder", "No lesion: the reader marked none",
+        "no lesion was measured on it", "No dosimetry: the sheet lists no scan that measures activity",
+        "no tracer was scanned at baseline and again", "Not registered",
+    ):  # fmt: skip
+        assert words in page.text, words
+
+
+def test_lights(results):
+    folder, scans = PatientFolder(results, "P001"), listed_scans()
+    lights = {scan.scan: check_scan(folder, scan) for scan in scans}
+    fdg, cxcr4, lu = lights["fdg0"], lights["cxcr4"], lights["lu1"]
+    assert (fdg.image.colour, fdg.ct.colour, fdg.organs.colour) == (GOOD, GOOD, BAD)
+    assert fdg.registration.colour == GOOD
+    assert (cxcr4.image.colour, cxcr4.registration.colour) == (CHECK, BAD)
+    assert (lu.ct.colour, lu.organs.colour) == (NONE, NONE)
+
+
+def test_one_miniature_sidecar_among_others_is_enough(tmp_path):
+    folder, scans = PatientFolder(tmp_path, "P001"), listed_scans()
+    for scan in scans:
+        write_json({"miniature_model": False}, sidecar_path(folder.organs(scan.scan)))
+    assert not is_miniature(folder, scans)
+    change_sidecar(sidecar_path(folder.organs("fdg1")), miniature_model=True)
+    assert is_miniature(folder, scans)
+
+
+def test_activity_alone(tmp_path):
+    folder, scans = write_patient(tmp_path)
+    table = read_table(folder.table("lesions"))
+    write_table(table.iloc[:0], folder.table("lesions"), list(table.columns))
+    folder.table("response").unlink()
+    activity = [scan for scan in scans if scan.quantity == "activity"][:1]
+    write_patient_report(folder, activity, SETTINGS, folder.report)
+    page = Page(folder.report.read_text())
+    assert "No PET: the sheet lists no scan with a tracer measured in SUV." in page.text
+    assert "Gy/GBq ± sd" in page.text
+    assert "No assessment of response: no PET." in page.text
+
+
+def test_candidates_that_do_not_count_are_listed_with_the_reason(tmp_path):
+    folder, scans = write_bare_patient(tmp_path)
+    candidates = pd.DataFrame(
+        {"scan": "only", "candidate": ["C01"], "site": [None], "volume_ml": [4.2], "suv_max": [9.7],
+         "in_reader_annotation": [None]}
+    )  # fmt: skip
+    write_table(candidates, folder.table("candidates"), list(candidates.columns))
+    write_patient_report(folder, scans, SETTINGS, folder.report)
+    assert "without organs it cannot be told from physiologic uptake" in Page(folder.report.read_text()).text
+
+
+def test_names_from_outside_are_escaped(tmp_path):
+    folder, scans = write_bare_patient(tmp_path)
+    change_sidecar(sidecar_path(folder.emission(scans[0])), flags=["<img src=x onerror=alert(1)>"])
+    write_patient_report(folder, [replace(scans[0])], SETTINGS, folder.report)
+    assert "<img src=x" not in folder.report.read_text()
+
+
+def test_cohort_names_the_missing_and_gives_the_tables_in_full(results):
+    html = (results / "cohort" / "report.html").read_text(encoding="utf-8")
+    page = Page(html)
+    missing = "One patient is missing from this report P003: ct/<1.dcm: Rows (0028,0010) is missing."
+    assert missing in page.text
+    assert "2 of 3 patients" in page.text
+    for name in ("lesions", "doses", "response", "statistics", "detection"):
+        content = re.search(rf'download="{name}.tsv" href="data:[^,]*,([^"]*)"', html).group(1)
+        offered = base64.b64decode(content).decode()
+        assert offered == (results / "cohort" / f"{name}.tsv").read_text(), name
+    assert "No rows: no included patient has the data for this table." in page.text  # survival
+    assert "not adjusted for multiplicity" in page.text
+    assert page.text.count("naive") == 4  # SUVpeak and TBR, between tracers and over time
+    assert MINIATURE in html
+
+
+def test_cohort_of_nobody(tmp_path):
+    summarise_cohort([], tmp_path / "cohort", SETTINGS)
+    report = tmp_path / "cohort" / "report.html"
+    write_cohort_report(tmp_path / "cohort", [], [("P1", "no"), ("P2", "no")], report)
+    page = Page(report.read_text())
+    assert "2 patients are missing" in page.text
+    assert "No patient is included." in page.text
+
+
+def test_methods_tell_only_what_was_done(results):
+    names = ("lesions", "doses", "response", "statistics", "detection", "survival")
+    tables = {name: read_table(results / "cohort" / f"{name}.tsv") for name in names}
+    words = describe_methods(tables, ["P001", "P002"], [])
+    assert words.startswith("2 patients were evaluated. Uptake of 4 lesions was measured with FDG and pentix")
+    assert "MIRD" in words
+    assert "Kaplan-Meier" not in words
+    empty = describe_methods({name: table.iloc[:0] for name, table in tables.items()}, ["P1"], [("P2", "")])
+    assert empty.startswith("1 patient was evaluated; 1 could not be (see above). Computed with theraflow")

@@ -1,0 +1,125 @@
+"""How good a registration is, in numbers, and what follows from them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import SimpleITK as sitk
+
+from theraflow.images import resample, to_array
+from theraflow.registration.body import AIR_HU, Body
+from theraflow.registration.deformable import displacement_at
+from theraflow.registration.rigid import IDENTITY, emission_levels, field_of_view
+
+SOFT_TISSUE_HU = (-200.0, 300.0)
+
+# Each measure with the limit up to (or from) which it is good, and beyond which the registration has failed.
+LIMITS: dict[str, dict[str, float]] = {
+    "body_overlap_dice": {"good_from": 0.95, "failed_below": 0.8},
+    "metric_after": {"good_from": 0.85, "failed_below": 0.5},
+    "folding_fraction": {"good_to": 0.0001, "failed_above": 0.01},
+    "inverse_consistency_p95_mm": {"good_to": 1.5, "failed_above": 5.0},
+}
+EMISSION_LIMITS: dict[str, dict[str, float]] = {"body_overlap_dice": {"failed_below": 0.7}}
+
+
+def verdict(measures: Mapping[str, float | None], limits: Mapping[str, Mapping[str, float]]) -> str:
+    """`failed` if any measure is beyond its limit, `good` if all are within theirs, else `check`.
+
+    A measure that could not be taken (None) is no better than `check`; one without a limit for good neither.
+    """
+    good = True
+    for name, limit in limits.items():
+        value = measures[name]
+        if value is None:
+            good = False
+            continue
+        if value < limit.get("failed_below", -np.inf) or value > limit.get("failed_above", np.inf):
+            return "failed"
+        good &= limit.get("good_from", np.inf) <= value or value <= limit.get("good_to", -np.inf)
+    return "good" if good else "check"
+
+
+def measure_fields(field: sitk.Image, inverse: sitk.Image, body: sitk.Image) -> dict[str, float]:
+    """Folding of a displacement field and how well its inverse undoes it.
+
+    Args:
+        field, inverse: vector images (mm) on one grid, see `theraflow.registration.deformable`.
+        body: mask of the reference's body; the inverse consistency is measured there.
+
+    Returns:
+        folding_fraction: share of all grid points at which the Jacobian determinant of either map is not positive;
+        inverse_consistency_mean_mm, inverse_consistency_p95_mm: distance of a point, carried to the scan and back, from
+        itself.
+    """
+    jacobians = [to_array(sitk.DisplacementFieldJacobianDeterminant(part)) for part in (field, inverse)]
+    residual = np.linalg.norm(to_array(field) + to_array(displacement_at(inverse, field)), axis=-1)
+    residual = residual[to_array(resample(body, field, interpolation="nearest")) > 0]
+    return {
+        "folding_fraction": float(max((jacobian <= 0).mean() for jacobian in jacobians)),
+        "inverse_consistency_mean_mm": float(residual.mean()),
+        "inverse_consistency_p95_mm": float(np.percentile(residual, 95)),
+    }
+
+
+def compare_bodies(
+    reference: Body, scan: Body, to_scan: sitk.Transform, grid: sitk.Image
+) -> tuple[float | None, float | None]:
+    """Similarity of two CTs where both have seen something.
+
+    Args:
+        reference, scan: the two CTs.
+        to_scan: maps reference points to scan points.
+        grid: points of the reference's space at which to compare.
+
+    Returns:
+        Correlation of HU (clipped to -200 to 300) in the union of the bodies, and Dice overlap of the bodies; None where
+        the two share nothing.
+    """
+    seen = field_of_view(reference.image, grid) & field_of_view(scan.image, grid, to_scan)
+    seen = to_array(seen) > 0
+    bodies = [
+        to_array(resample(body.mask, grid, transform, "nearest"))[seen] > 0
+        for body, transform in ((reference, IDENTITY), (scan, to_scan))
+    ]
+    either = bodies[0] | bodies[1]
+    if not either.any():
+        return None, None
+    values = [
+        np.clip(
+            to_array(resample(body.image, grid, transform, outside=AIR_HU))[seen][either], *SOFT_TISSUE_HU
+        )
+        for body, transform in ((reference, IDENTITY), (scan, to_scan))
+    ]
+    overlap = 2 * (bodies[0] & bodies[1]).sum() / (bodies[0].sum() + bodies[1].sum())
+    if min(value.std() for value in values) == 0:
+        return None, float(overlap)
+    return float(np.corrcoef(*values)[0, 1]), float(overlap)
+
+
+def compare_emissions(
+    reference: sitk.Image, scan: sitk.Image, to_scan: sitk.Transform
+) -> tuple[float | None, float | None]:
+    """Mutual information (nats, 32 x 32 bins) and Dice overlap of the bodies of two PET or SPECT images.
+
+    Args:
+        reference, scan: the two images.
+        to_scan: maps reference points to scan points.
+
+    Returns:
+        Both over what both fields of view have seen; None where they share nothing. The body is what lies above Otsu's
+        threshold of the logarithm of uptake.
+    """
+    seen = to_array(field_of_view(scan, reference, to_scan)) > 0
+    if not seen.any():
+        return None, None
+    moved = emission_levels(scan)
+    moved = resample(moved, reference, to_scan)
+    levels = [emission_levels(reference), moved]
+    bodies = [to_array(sitk.OtsuThreshold(level, 0, 1))[seen] > 0 for level in levels]
+    counts, _, _ = np.histogram2d(*(to_array(level)[seen] for level in levels), bins=32)
+    share = counts / counts.sum()
+    independent = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
+    filled = share > 0
+    information = float((share[filled] * np.log(share[filled] / independent[filled])).sum())
+    total = bodies[0].sum() + bodies[1].sum()
+    return information, float(2 * (bodies[0] & bodies[1]).sum() / total) if total else None

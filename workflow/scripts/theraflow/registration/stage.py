@@ -1,0 +1,174 @@
+"""Registration of one scan to the patient's reference scan: which images are compared, what is written."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+import theraflow
+from theraflow.errors import TheraflowError
+from theraflow.files import write_json
+from theraflow.images import read_image, read_sidecar
+from theraflow.layout import PatientFolder, Scan
+from theraflow.registration import quality
+from theraflow.registration.body import Body, find_body, shrink
+from theraflow.registration.deformable import WORKING_MM, as_transform, deform, invert, working_grid
+from theraflow.registration.rigid import EMISSION_MM, IDENTITY, align_bodies, align_emissions
+from theraflow.registration.transforms import write_transform
+
+logger = logging.getLogger(__name__)
+
+BODY_MM = 4.0
+
+SAME_SCAN = "identity: the reference scan itself"
+SAME_FRAME = "identity: both scans have the same frame of reference"
+BY_CT = "CT to CT: rigid, then demons"
+BY_EMISSION = "emission to emission: rigid by mutual information"
+
+Maps = tuple[sitk.Transform, sitk.Transform, dict[str, Any]]
+
+
+def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -> None:
+    """Find where the points of the reference scan lie in `scan`, and the way back.
+
+    Writes `folder.to_scan(scan.scan)` (maps reference points to scan points), `folder.to_reference(scan.scan)` (maps
+    scan points to reference points; both ITK composite transforms in HDF5, LPS mm of the scan's frame of reference,
+    which CT and PET or SPECT share) and `folder.registration_quality(scan.scan)` (JSON: method, measures, verdict with
+    its limits). To resample an image of the scan onto a grid of the reference, `to_scan` is the one to use.
+
+    Both scans with CT are registered by CT (rigid and deformable); without, by their emission images (rigid). A scan is
+    not registered to itself, nor to one in the same frame of reference. The result is the same for the same input and
+    number of threads.
+
+    Where nothing can be aligned, the transforms are the identity and the verdict is `failed`: no exception, because
+    other stages go on with less. They read the verdict.
+
+    Raises:
+        TheraflowError: an input file is missing or unreadable.
+    """
+    method = _method(reference, scan, folder)
+    with _threads(threads):
+        if method in (SAME_SCAN, SAME_FRAME):
+            to_scan, to_reference, result = _identity("good")
+        else:
+            align = _align_by_ct if method == BY_CT else _align_by_emission
+            try:
+                to_scan, to_reference, result = align(reference, scan, folder)
+            except _Hopeless as error:
+                logger.warning("%s: %s", scan.scan, error)
+                to_scan, to_reference, result = _identity("failed")
+                result["reason"] = str(error)
+    write_transform(to_scan, folder.to_scan(scan.scan))
+    write_transform(to_reference, folder.to_reference(scan.scan))
+    content = {
+        "patient": scan.patient,
+        "scan": scan.scan,
+        "reference": reference.scan,
+        "method": method,
+        **result,
+        "threads": threads,
+        "theraflow": theraflow.__version__,
+        "SimpleITK": sitk.Version_VersionString(),
+        "numpy": np.__version__,
+    }
+    write_json(content, folder.registration_quality(scan.scan))
+    logger.info("%s to %s: %s, %s", scan.scan, reference.scan, method, result["verdict"])
+
+
+class _Hopeless(Exception):
+    """Two scans that cannot be aligned, with the reason."""
+
+
+def _method(reference: Scan, scan: Scan, folder: PatientFolder) -> str:
+    if scan.scan == reference.scan:
+        return SAME_SCAN
+    frames = [read_sidecar(folder.emission(s)).get("frame_of_reference_uid") for s in (reference, scan)]
+    if frames[0] is not None and frames[0] == frames[1]:
+        return SAME_FRAME
+    both = all(folder.ct(s.scan).exists() for s in (reference, scan))
+    return BY_CT if both else BY_EMISSION
+
+
+def _identity(verdict: str) -> Maps:
+    measures = {
+        "metric": None,
+        "metric_before": None,
+        "metric_after": None,
+        "body_overlap_dice": None,
+        "folding_fraction": 0.0,
+        "inverse_consistency_mean_mm": 0.0,
+        "inverse_consistency_p95_mm": 0.0,
+    }
+    identity = sitk.CompositeTransform([sitk.Euler3DTransform()])
+    return identity, identity, {**measures, "verdict": verdict, "limits": {}, "reason": None}
+
+
+def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
+    try:
+        bodies = [_read_body(folder, name) for name in (reference.scan, scan.scan)]
+        rigid = align_bodies(*bodies)
+    except (TheraflowError, RuntimeError) as error:
+        raise _Hopeless(f"The CTs of {reference.scan} and {scan.scan} cannot be aligned: {error}") from error
+    field = deform(*bodies, rigid)
+    inverse = invert(field)
+    # A composite applies its last transform first.
+    to_scan = sitk.CompositeTransform([rigid, as_transform(field)])
+    to_reference = sitk.CompositeTransform([as_transform(inverse), rigid.GetInverse()])
+    grid = working_grid(*bodies, rigid, WORKING_MM)
+    before, _ = quality.compare_bodies(*bodies, IDENTITY, grid)
+    after_rigid, _ = quality.compare_bodies(*bodies, rigid, grid)
+    after, overlap = quality.compare_bodies(*bodies, to_scan, grid)
+    measures = {
+        "metric": "correlation of HU from -200 to 300 in the union of the bodies",
+        "metric_before": before,
+        "metric_rigid": after_rigid,
+        "metric_after": after,
+        "body_overlap_dice": overlap,
+        **quality.measure_fields(field, inverse, bodies[0].mask),
+    }
+    return to_scan, to_reference, _judged(measures, quality.LIMITS)
+
+
+def _read_body(folder: PatientFolder, scan: str) -> Body:
+    return find_body(read_image(folder.ct(scan)), BODY_MM)
+
+
+def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
+    images = [shrink(read_image(folder.emission(s)), EMISSION_MM) for s in (reference, scan)]
+    try:
+        rigid = align_emissions(*images)
+    except RuntimeError as error:
+        raise _Hopeless(
+            f"The emission images of {reference.scan} and {scan.scan} cannot be aligned: {error}"
+        ) from error
+    before, _ = quality.compare_emissions(*images, IDENTITY)
+    after, overlap = quality.compare_emissions(*images, rigid)
+    measures = {
+        "metric": "mutual information of the logarithm of uptake, nats",
+        "metric_before": before,
+        "metric_after": after,
+        "body_overlap_dice": overlap,
+        "folding_fraction": 0.0,
+        "inverse_consistency_mean_mm": 0.0,
+        "inverse_consistency_p95_mm": 0.0,
+    }
+    to_scan = sitk.CompositeTransform([rigid])
+    return to_scan, sitk.CompositeTransform([rigid.GetInverse()]), _judged(measures, quality.EMISSION_LIMITS)
+
+
+def _judged(measures: dict[str, Any], limits: dict[str, dict[str, float]]) -> dict[str, Any]:
+    return {**measures, "verdict": quality.verdict(measures, limits), "limits": limits, "reason": None}
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """SimpleITK filters made inside the block use `number` threads."""
+    usual = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(number)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(usual)
