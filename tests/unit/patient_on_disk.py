@@ -149,7 +149,8 @@ def write_pet(
     nuclide = TRACERS[scan.tracer]["nuclide"]
     sidecar = {
         "quantity": "SUVbw", "unit": "g/mL", "patient": scan.patient, "scan": scan.scan,
-        "tracer": scan.tracer, "timepoint": scan.timepoint, "series_instance_uid": f"1.2.826.0.1.3680043.8.498.{len(scan.scan)}",
+        "tracer": scan.tracer, "timepoint": scan.timepoint,
+        "series_instance_uid": f"1.2.826.0.1.3680043.8.498.{len(scan.scan)}",
         "acquired_at": "2019-03-04T10:15:00", "injected_at": "2019-03-04T09:14:00", "injected_mbq": 301.4,
         "nuclide": nuclide, "radiopharmaceutical": TRACERS[scan.tracer]["radiopharmaceutical"],
         "weight_kg": 71.0, "time_after_injection_h": 1.0167, "virtual_patient": True, "flags": flags,
@@ -190,7 +191,7 @@ DOSE_REGIONS = (
 
 
 def write_dosimetry(folder: PatientFolder, activity: list[Scan]) -> None:
-    """Curves, doses, one cycle and histograms of `DOSE_REGIONS`, and the SPECT images; whole body without dose."""
+    """Curves, doses, one cycle and histograms of `DOSE_REGIONS`, and the SPECT images."""
     curves, doses, cycles, dvh = [], [], [], []
     rng = np.random.default_rng(3)
     patient = folder.patient
@@ -205,8 +206,8 @@ def write_dosimetry(folder: PatientFolder, activity: list[Scan]) -> None:
             method = "weighted fit of 3 points"
             if kind == "whole_body":
                 coefficient, method = np.nan, f"{method}; no dose: the mass in the SPECT is not known"
-            doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", t_eff, tia, coefficient,
-                          coefficient * 0.11, method])  # fmt: skip
+            numbers = [t_eff, tia, coefficient, coefficient * 0.11]
+            doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", *numbers, method])
             if nuclide == "90Y" and kind != "whole_body":
                 cycles.append(
                     [patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan]

@@ -7,8 +7,11 @@ from patient_on_disk import LESIONS, SETTINGS, TRACERS, lesion_rows, scans, writ
 
 from theraflow.cohort import detection, statistics, summarise_cohort, survival
 from theraflow.cohort.summary import HEADERS
+from theraflow.dosimetry import DOSE_COLUMNS
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder
+from theraflow.lesions import LESION_COLUMNS
+from theraflow.response import RESPONSE_COLUMNS
 from theraflow.tables import read_table, write_table
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -58,6 +61,15 @@ def test_tables_are_the_patients_tables_cell_by_cell(full):
     assert whole == one  # P002 has no lesion
     doses = (full / "cohort" / "doses.tsv").read_text()
     assert doses == (full / "P001" / "dosimetry" / "doses.tsv").read_text()
+
+
+def test_headers_are_those_of_the_stages():
+    for name, columns in (
+        ("lesions", LESION_COLUMNS),
+        ("doses", DOSE_COLUMNS),
+        ("response", RESPONSE_COLUMNS),
+    ):
+        assert tuple(HEADERS[name]) == columns[: len(HEADERS[name])]
 
 
 def test_all_tables_have_their_columns(full):

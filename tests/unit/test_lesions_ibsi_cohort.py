@@ -15,8 +15,8 @@ from theraflow.lesions import Region, geometry, ibsi_peaks
 
 PATIENTS = [f"STS_{number:03d}" for number in range(1, 11)]
 FDG = {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"}
-# Where fewer than three teams agree, no value is required. Of the global peak never more than two teams agree:
-# it is required here all the same.
+# Where fewer than three teams agree, no value is required. Never more than two agree on the global
+# peak: it is required here all the same.
 NO_CONSENSUS = {("PET", "STS_009", "morph_vol_approx")}
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from theraflow.lesions import Observation, Region, concordance, follow, is_positive, match
 
 GATE_MM = 15.0
@@ -24,7 +25,11 @@ def names(lesions):
 
 
 def test_names_follow_the_order_of_scans_then_head_to_feet_then_right_to_left():
-    first = [ball("fdg", (10, 0, 0), name="low"), ball("fdg", (0, 0, 90), name="high"), ball("fdg", (-60, 0, 0), name="right")]
+    first = [
+        ball("fdg", (10, 0, 0), name="low"),
+        ball("fdg", (0, 0, 90), name="high"),
+        ball("fdg", (-60, 0, 0), name="right"),
+    ]
     second = [ball("cxcr4", (0, 0, 300), name="new"), ball("cxcr4", (3, 0, 92), name="high again")]
     assert names(follow([first, second], GATE_MM)) == [
         {"fdg": "high", "cxcr4": "high again"},
@@ -35,7 +40,7 @@ def test_names_follow_the_order_of_scans_then_head_to_feet_then_right_to_left():
 
 
 def test_the_assignment_is_optimal_where_the_nearest_first_would_fail():
-    """Two lesions 12 mm apart, both displaced by 7 mm: the first of the new ones is nearest to the wrong one."""
+    """Two lesions 12 mm apart, both displaced by 7 mm: the first new one is nearest to the wrong one."""
     known = follow([[ball("a", (0, 0, 0), 3, "left"), ball("a", (12, 0, 0), 3, "right")]], GATE_MM)
     found = [ball("b", (7, 0, 0), 3), ball("b", (19, 0, 0), 3)]
     by_name = {lesion["a"].annotation: i for i, lesion in enumerate(known)}

@@ -1,9 +1,10 @@
-"""The whole stage on a small patient of known lesions, and on a real whole-body PET with overlapping regions."""
+"""The whole stage on a small patient of known lesions, and on a real PET with overlapping regions."""
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
+
 from theraflow.dicom import import_emission
 from theraflow.errors import TheraflowError
 from theraflow.files import write_json
@@ -15,7 +16,7 @@ from theraflow.registration.transforms import write_transform
 from theraflow.tables import read_table
 
 SETTINGS = {
-    "candidates": {"FDG": {"threshold_suv": 4.0}, "pentixafor": {"threshold_suv": 3.0}},
+    "candidates": {"FDG": {"threshold_suv": 4.0}, "pentixafor": {"threshold_suv": 4.0}},
     "minimum_ml": 1.0,
     "physiologic": {"FDG": ["urinary_bladder"], "pentixafor": ["urinary_bladder"]},
     "match_distance_mm": 15.0,
@@ -31,15 +32,15 @@ ORGANS = {
 }
 # Lesions as centre, radius, and SUV on each scan that shows them.
 LESIONS = {
-    "in liver": ((-60, 0, 60), 14, {"fdg0": 10.0, "cxcr4": 8.0, "fdg1": 5.0}),
+    "both": ((-60, 0, 60), 14, {"fdg0": 10.0, "cxcr4": 8.0, "fdg1": 5.0}),
     "only FDG": ((60, -20, 0), 12, {"fdg0": 8.0}),
     "only pentixafor": ((50, 40, -70), 12, {"cxcr4": 7.0}),
     "new": ((-50, -30, -50), 12, {"fdg1": 7.0}),
 }
-NAMES = {"in liver": "L01", "only FDG": "L02", "only pentixafor": "L03", "new": "L04"}
+NAMES = {"both": "L01", "only FDG": "L02", "only pentixafor": "L03", "new": "L04"}
 # What must be added to a point of the reference scan to get the point of the scan.
 SHIFT = {"fdg0": (0, 0, 0), "cxcr4": (7.0, -5.0, 11.0), "lu": (-4.0, 6.0, 3.0), "fdg1": (3.0, 3.0, -8.0)}
-READER = {"fdg0": ("in liver", "only FDG"), "fdg1": ("in liver", "new")}
+READER = {"fdg0": ("both", "only FDG"), "fdg1": ("both", "new")}
 
 
 def ellipsoid(image, centre, semi_axes):
@@ -69,7 +70,11 @@ def write_scan(folder, scan):
     name = scan.scan
     bottom = -45.0 if name == "lu" else -135.0  # the SPECT ends above the lower lesions
     spacing = (5.0, 5.0, 5.0) if name == "lu" else (4.0, 4.0, 3.0)
-    grid = empty(spacing, [round(a / b) for a, b in zip((240, 240, 130 - bottom), spacing, strict=True)], (-120, -120, bottom))
+    grid = empty(
+        spacing,
+        [round(a / b) for a, b in zip((240, 240, 130 - bottom), spacing, strict=True)],
+        (-120, -120, bottom),
+    )
     values = np.full(grid.GetSize()[::-1], 0.5)
     ct = empty((3.0, 3.0, 5.0), (80, 80, 54), (-120.0, -120.0, -137.0))
     labels = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
@@ -92,7 +97,9 @@ def write_scan(folder, scan):
     write_transform(to_scan.GetInverse(), folder.to_reference(name))
     if scan.lesions:
         sitk.WriteImage(from_array(marked, grid), scan.lesions)
-        write_json({"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json")
+        write_json(
+            {"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +108,15 @@ def patient(tmp_path_factory):
     root = tmp_path_factory.mktemp("lesions")
     folder = PatientFolder(root / "results", "P001")
     scans = [
-        Scan("P001", name, tracer, timepoint, "", quantity, str(root / f"{name}_reader.nii.gz") if name in READER else None)
+        Scan(
+            "P001",
+            name,
+            tracer,
+            timepoint,
+            "",
+            quantity,
+            str(root / f"{name}_reader.nii.gz") if name in READER else None,
+        )
         for name, tracer, timepoint, quantity in (
             ("fdg0", "FDG", "baseline", "suv"),
             ("cxcr4", "pentixafor", "baseline", "suv"),
@@ -121,7 +136,7 @@ def row(table, lesion, scan):
 
 
 def test_every_lesion_has_one_row_on_every_scan(patient):
-    folder, scans, table = patient
+    _, scans, table = patient
     assert list(table.columns) == list(LESION_COLUMNS)
     assert list(table["lesion"]) == [name for name in ("L01", "L02", "L03", "L04") for _ in scans]
     assert list(table["scan"]) == [scan.scan for scan in scans] * 4
@@ -137,7 +152,9 @@ def test_lesions_are_where_they_are_on_every_scan(patient, lesion, scan):
         assert np.isnan(found["volume_ml"]) and np.isnan(found["x_mm"])
         return
     assert [found["x_mm"], found["y_mm"], found["z_mm"]] == pytest.approx(shifted(scan, centre), abs=1.0)
-    assert found["volume_ml"] == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.35 if by_candidate else 0.1)
+    assert found["volume_ml"] == pytest.approx(
+        4 / 3 * np.pi * radius**3 / 1000, rel=0.35 if by_candidate else 0.1
+    )
     assert found["longest_diameter_mm"] == pytest.approx(2 * radius, abs=5.0)
 
 
@@ -145,7 +162,7 @@ def test_lesions_are_where_they_are_on_every_scan(patient, lesion, scan):
 @pytest.mark.parametrize("scan", ["fdg0", "cxcr4", "fdg1"])
 def test_uptake_is_that_of_the_scan_itself(patient, lesion, scan):
     found = row(patient[2], lesion, scan)
-    truth = LESIONS[lesion][2].get(scan, 2.0 if lesion == "in liver" else 0.5)
+    truth = LESIONS[lesion][2].get(scan, 2.0 if lesion == "both" else 0.5)
     # A ball of 24 mm, blurred by 6 mm FWHM, keeps at least 97 % in the middle 12 mm.
     assert found["suv_peak"] == pytest.approx(truth, rel=0.05)
     assert found["background_region"] == "blood_pool"
@@ -156,17 +173,28 @@ def test_uptake_is_that_of_the_scan_itself(patient, lesion, scan):
 
 
 def test_activity_scans_have_geometry_but_no_suv(patient):
-    found = row(patient[2], "in liver", "lu")
+    found = row(patient[2], "both", "lu")
     assert found["volume_ml"] > 0
-    for column in ("suv_max", "suv_peak", "suv_peak_ibsi_local", "tbr", "background_suv", "tlg_ml", "positive"):
+    for column in (
+        "suv_max",
+        "suv_peak",
+        "suv_peak_ibsi_local",
+        "tbr",
+        "background_suv",
+        "tlg_ml",
+        "positive",
+    ):
         assert np.isnan(found[column])
 
 
 def test_positive_by_reader_where_there_is_one_and_else_by_the_shell(patient):
     table = patient[2]
-    positive = {lesion: [row(table, lesion, scan)["positive"] for scan in ("fdg0", "cxcr4", "fdg1")] for lesion in LESIONS}
+    positive = {
+        lesion: [row(table, lesion, scan)["positive"] for scan in ("fdg0", "cxcr4", "fdg1")]
+        for lesion in LESIONS
+    }
     assert positive == {
-        "in liver": [True, True, True],
+        "both": [True, True, True],
         "only FDG": [True, False, False],
         "only pentixafor": [False, True, False],
         "new": [False, False, True],
@@ -240,7 +268,7 @@ def test_a_patient_without_lesions_has_empty_tables(tmp_path):
 
 def test_an_unknown_background_is_refused(tmp_path):
     scan = Scan("P003", "fdg0", "FDG", "baseline", "", "suv")
-    with pytest.raises(TheraflowError, match="background 'spleen'.*blood_pool"):
+    with pytest.raises(TheraflowError, match=r"background 'spleen'.*blood_pool"):
         measure_lesions(PatientFolder(tmp_path, "P003"), [scan], scan, SETTINGS | {"background": "spleen"})
 
 
@@ -251,7 +279,9 @@ def test_a_tumour_inside_its_oedema_is_measured_beside_it(shared_data, tmp_path)
     (reader,) = [path for path in series.rglob("*.dcm") if path.parent.name != "image"]
     scan = Scan("STS_001", "fdg", "FDG", "baseline", str(series / "image"), "suv", str(reader))
     folder = PatientFolder(tmp_path, "STS_001")
-    import_emission(scan, {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"}, folder.emission(scan))
+    import_emission(
+        scan, {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"}, folder.emission(scan)
+    )
     identity = sitk.TranslationTransform(3)
     write_transform(identity, folder.to_scan("fdg"))
     write_transform(identity, folder.to_reference("fdg"))

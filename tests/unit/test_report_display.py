@@ -18,6 +18,7 @@ from theraflow.report.display import (
     text,
     whole,
     with_sd,
+    words,
 )
 
 
@@ -46,7 +47,9 @@ def test_p_values_signs_and_counts():
     assert whole(3.0).text == "3"
 
 
-@pytest.mark.parametrize("show", [text, fixed, significant, p_value, whole, signed, lambda x: with_sd(x, x)])
+@pytest.mark.parametrize(
+    "show", [text, words, fixed, significant, p_value, whole, signed, lambda x: with_sd(x, x)]
+)
 @pytest.mark.parametrize("value", [None, math.nan, pd.NA])
 def test_missing_is_a_dash_without_a_number_to_sort_by(show, value):
     assert show(value).text == MISSING
@@ -69,3 +72,8 @@ def test_what_is_inserted_is_escaped():
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
     assert 'class="n" data-sort="1.0">1.0<' in html
+
+
+def test_identifiers_stay_as_they_are():
+    assert text("STS_001").text == "STS_001"
+    assert words("kidney_left").text == "kidney left"

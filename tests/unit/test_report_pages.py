@@ -102,7 +102,8 @@ def test_full_patient(results):
     assert sum(link.startswith("data:image/png") for link in page.links) == 8
     for words in (
         "Series time and acquisition time differ by 41 s.", "in place of the DICOM header: weight_kg",
-        "Registration: body overlap dice 0.61 (good from 0.95, failed below 0.8).", "miniature model", "[68Ga]pentixafor", "301.4", "1.02", "BQML",
+        "Registration: body overlap dice 0.61 (good from 0.95, failed below 0.8).", "miniature model",
+        "[68Ga]pentixafor", "301.4", "1.02", "BQML",
         "FDG-only", "TBR: SUVpeak over the mean of blood pool.", "90Y", "Cycle 1: 6.60 GBq 90Y", "PMR",
         "−40", "failed, CT to CT", "1.2.826.0.1.3680043.8.498.4",
     ):  # fmt: skip
@@ -204,6 +205,9 @@ def test_methods_tell_only_what_was_done(results):
     words = describe_methods(tables, ["P001", "P002"], [])
     assert words.startswith("2 patients were evaluated. Uptake of 4 lesions was measured with FDG and pentix")
     assert "MIRD" in words
+    assert "Wilcoxon" in words
     assert "Kaplan-Meier" not in words
+    tables["statistics"] = tables["statistics"].query("effect_name.isna()")
+    assert "Wilcoxon" not in describe_methods(tables, ["P001"], [])
     empty = describe_methods({name: table.iloc[:0] for name, table in tables.items()}, ["P1"], [("P2", "")])
     assert empty.startswith("1 patient was evaluated; 1 could not be (see above). Computed with theraflow")

@@ -124,7 +124,9 @@ def _refine(samples: np.ndarray, axis: int, low: int, high: int, parts: int) -> 
     places = np.clip(places.ravel(), 0, n - 1)
     if n == 1:
         return samples.repeat(places.size, axis=axis)
-    return make_interp_spline(np.arange(n), samples, k=3 if n > 3 else 1, axis=axis)(places)
+    # A spline is linear in its samples: the splines of unit vectors are a matrix for all lines.
+    weights = make_interp_spline(np.arange(n), np.eye(n), k=3 if n > 3 else 1)(places)
+    return np.moveaxis(np.tensordot(samples, weights, axes=(axis, 1)), -1, axis)
 
 
 def _touches_edge(box: Box, reach: Sequence[int], shape: Sequence[int]) -> bool:

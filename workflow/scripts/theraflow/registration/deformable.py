@@ -15,7 +15,7 @@ WORKING_MM = 6.0
 LEVELS = ((2, 30), (1, 12))  # voxel size in units of WORKING_MM, iterations in each round
 ROUNDS = 2  # of each level; what one scan has not seen is guessed anew before each
 SMOOTHING_VOXELS = 2.0  # standard deviation of the Gaussian that keeps the field smooth
-INVERSION_STEPS = 12
+INVERSION_MM, INVERSION_STEPS = 0.02, 30
 MARGIN_MM = 12.0
 HU_POINTS, LEVEL_POINTS = (-1000.0, -200.0, 300.0, 1300.0), (-300.0, -200.0, 300.0, 400.0)
 
@@ -71,10 +71,18 @@ def deform(reference: Body, scan: Body, rigid: sitk.Transform) -> sitk.Image:
 
 
 def invert(field: sitk.Image) -> sitk.Image:
-    """The field v with x + u(x) = y  <=>  y + v(y) = x, on the same grid, by fixed-point iteration v <- -u(y + v)."""
+    """The field v with x + u(x) = y where y + v(y) = x, on the same grid.
+
+    Fixed-point iteration v <- -u(y + v), which converges where the Jacobian of u is below 1 (Chen et al., Med Phys
+    2008;35:81).
+    """
     inverse = _vector_image(0, field)
     for _ in range(INVERSION_STEPS):
-        inverse = _vector_image(-to_array(displacement_at(field, inverse)), field)
+        better = -to_array(displacement_at(field, inverse))
+        change_mm = float(np.abs(better - to_array(inverse)).max())
+        inverse = _vector_image(better, field)
+        if change_mm < INVERSION_MM:
+            break
     return inverse
 
 

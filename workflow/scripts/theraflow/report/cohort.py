@@ -24,6 +24,7 @@ from theraflow.report.display import (
     text,
     whole,
     with_sd,
+    words,
 )
 from theraflow.tables import read_table
 
@@ -153,9 +154,14 @@ def describe_methods(
             sentences.append(f"The tumour-to-background ratio (TBR) is SUVpeak over the mean SUV of {region}")
         sentences.append(
             "Values are given as median and range, and mean and standard deviation; normality was tested by "
-            "Shapiro-Wilk, paired values by the Wilcoxon signed-rank test over lesions (zero differences "
+            "Shapiro-Wilk; detection rates have Wilson intervals"
+        )
+    statistics = tables["statistics"]
+    if (statistics["effect_name"].notna() & (statistics["n"] > 0)).any():
+        sentences.append(
+            "Paired values were compared by the Wilcoxon signed-rank test over lesions (zero differences "
             "left out) and by a sign-flip test of patient means, with the Hodges-Lehmann difference and its "
-            "95 % interval; detection rates have Wilson intervals"
+            "95 % interval"
         )
     if len(doses):
         sentences.append(
@@ -194,13 +200,14 @@ def _show(name: str, table: pd.DataFrame, file: str) -> Table:
     return Table(titles, rows, numeric, (), name, file)
 
 
+NAMES = {"site", "background_region", "region", "kind"}  # the program's own, shown with spaces
 # Said in the notes, or the same in every row: in the download only.
 HIDDEN = {("survival", "convention"), ("doses", "method")}
 
 
 def _cell(name: str, column: str, value: Any, numbers: set[str]) -> Cell:
     if column not in numbers:
-        return text(value)
+        return words(value) if column in NAMES else text(value)
     if column.startswith("n_") or column in ("n", "label", "new_lesions"):
         return whole(value)
     if name == "detection":
@@ -211,7 +218,7 @@ def _cell(name: str, column: str, value: Any, numbers: set[str]) -> Cell:
 
 
 def _split_statistics(table: pd.DataFrame, file: str) -> tuple[Table, Table]:
-    """Descriptions of one group, and comparisons of two; the latter offer the whole table for download."""
+    """Descriptions of one group, and comparisons of two; the former offer the whole table for download."""
     paired = table["effect_name"].notna()
     alone, pairs = table[~paired], table[paired]
     columns = Columns()
@@ -220,7 +227,7 @@ def _split_statistics(table: pd.DataFrame, file: str) -> tuple[Table, Table]:
     columns.add("Mean ± SD", [with_sd(row.mean_a, row.sd_a) for row in alone.itertuples()], numeric=True)
     columns.add("P of normality", [p_value(value) for value in alone["p_value"]], numeric=True)
     columns.add("Note", [text(value) for value in alone["note"]])
-    described = columns.table()
+    described = replace(columns.table(), name="statistics", tsv=file)
     columns = Columns()
     _add_words(columns, pairs)
     for side in ("a", "b"):
@@ -232,12 +239,12 @@ def _split_statistics(table: pd.DataFrame, file: str) -> tuple[Table, Table]:
     columns.add("P", [p_value(value) for value in pairs["p_value"]], numeric=True)
     columns.add("Smallest P", [p_value(value) for value in pairs["smallest_p_value"]], numeric=True)
     columns.add("Note", [text(value) for value in pairs["note"]])
-    return described, replace(columns.table(), name="statistics", tsv=file)
+    return described, columns.table()
 
 
 def _add_words(columns: Columns, table: pd.DataFrame) -> None:
     columns.add("What", [text(value, "strong") for value in table["comparison"]])
-    columns.add("Over", [text(value) for value in table["group"]])
+    columns.add("Over", [words(value) for value in table["group"]])
     columns.add("n", [whole(value) for value in table["n"]], numeric=True)
     columns.add("Patients", [whole(value) for value in table["n_patients"]], numeric=True)
 

@@ -74,7 +74,12 @@ def is_missing(value: Any) -> bool:
 
 
 def text(value: Any, look: str = "") -> Cell:
-    """Words, with spaces for underscores."""
+    """Text as it is: identifiers, names, sentences."""
+    return Cell(MISSING if is_missing(value) else str(value), None, look)
+
+
+def words(value: Any, look: str = "") -> Cell:
+    """A name of the program's own, as `kidney_left`, with spaces."""
     return Cell(MISSING if is_missing(value) else str(value).replace("_", " "), None, look)
 
 

@@ -26,6 +26,7 @@ from theraflow.report.display import (
     text,
     whole,
     with_sd,
+    words,
 )
 from theraflow.report.pictures import SUV_WINDOW, draw_fused, draw_projections, picture_uri
 from theraflow.report.plots import MOST_PANELS, draw_curves, draw_dvh
@@ -182,7 +183,7 @@ def _lesion_table(lesions: pd.DataFrame, scans: Sequence[Scan], before: Mapping[
 
     columns = Columns()
     columns.add("Lesion", [text(name, "strong") for name in names])
-    columns.add("Site", [text(site) for site in first_of("site")])
+    columns.add("Site", [words(site) for site in first_of("site")])
     axes = zip(first_of("longest_diameter_mm"), first_of("short_axis_mm"), strict=True)
     columns.add("Axes, mm", [_axes(*pair) for pair in axes], numeric=True)
     groups = [("", 3)]
@@ -253,7 +254,7 @@ def _candidate_table(candidates: pd.DataFrame) -> Table:
     columns = Columns()
     columns.add("Scan", [text(value) for value in candidates["scan"]])
     columns.add("Candidate", [text(value, "strong") for value in candidates["candidate"]])
-    columns.add("Site", [text(value) for value in candidates["site"]])
+    columns.add("Site", [words(value) for value in candidates["site"]])
     columns.add("mL", [fixed(value) for value in candidates["volume_ml"]], numeric=True)
     columns.add("SUVmax", [fixed(value) for value in candidates["suv_max"]], numeric=True)
     columns.add("Reason", [text(value) for value in candidates["reason"]])
@@ -351,7 +352,7 @@ def _dose_table(doses: pd.DataFrame) -> tuple[Table, list[tuple[str, str]]]:
     regions = doses.drop_duplicates("region").set_index("region")
     methods: dict[str, str] = {}
     columns = Columns()
-    columns.add("Region", [text(name, "strong") for name in regions.index])
+    columns.add("Region", [words(name, "strong") for name in regions.index])
     columns.add("Mass, g", [significant(value) for value in regions["mass_g"]], numeric=True)
     columns.add("Time points", [whole(value) for value in regions["n_timepoints"]], numeric=True)
     columns.add("Curve", [text(value) for value in regions["model"]])
@@ -381,7 +382,7 @@ def _letter(number: int) -> str:
 def _cycle_table(cycles: pd.DataFrame) -> Table:
     regions = list(cycles["region"].unique())
     columns = Columns()
-    columns.add("Region", [text(name, "strong") for name in regions])
+    columns.add("Region", [words(name, "strong") for name in regions])
     groups = [("", 1)]
     for cycle, own in cycles.groupby("cycle", sort=False):
         rows = own.set_index("region").reindex(regions)

@@ -283,7 +283,8 @@ def spread(wanted: list[float], step: float, low: float, high: float) -> list[fl
 def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], inside: bool = False) -> None:
     """Letters of orientation in the upper corners."""
     look = {"va": "top", "fontsize": 10, "fontweight": "bold", "color": "white" if inside else INK}
-    for letter, position, align in ((left, sides[0], "left"), (right, sides[1], "right")):
+    inset = 4.0 if inside else 0.0
+    for letter, position, align in ((left, sides[0] + inset, "left"), (right, sides[1] - inset, "right")):
         axes.annotate(letter, (position, 0.99), xycoords=("data", "axes fraction"), ha=align, **look)
 
 

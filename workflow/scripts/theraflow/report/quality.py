@@ -107,11 +107,12 @@ def _registration(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Ligh
 
 
 def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
-    """The light of a registration by its own `verdict`; to `remarks` its reason and the measures that are not good.
+    """The light of a registration by its own `verdict`; its reason and what is not good go to `remarks`.
 
     Args:
         quality: what `theraflow.registration.register` writes: `verdict` (good, check or failed), `method`,
-            `reason`, measures by name, and `limits` (by measure: good_from, good_to, failed_below, failed_above).
+            `reason`, measures by name, and `limits` (by measure: good_from, good_to, failed_below,
+            failed_above).
         remarks: sentences of the scan.
     """
     if quality.get("reason"):

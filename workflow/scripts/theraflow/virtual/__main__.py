@@ -138,10 +138,12 @@ def write_scan(scan: Scene, image: np.ndarray, folder: Path) -> None:
         spect = noisy(clean, grid, rng, at=level, variation=0.12, correlation_mm=11.0)
         write_spect(grid.image(spect), folder / "SPECT", header, injection)
         return
-    at, variation = {"FDG": (2.2, 0.07), "pentixafor": (1.7, 0.09)}[plan.tracer]
+    at, variation = {"FDG": (2.2, 0.06), "pentixafor": (1.7, 0.07)}[plan.tracer]
     suv = noisy(clean, grid, rng, at=at, variation=variation, correlation_mm=4.5)
     left = plan.injected_mbq * 1e6 * injection.remaining(plan.started_at)
-    write_pet(grid.image(suv * np.float32(left / (anatomy.weight_kg * 1000.0))), folder / "PET", header, injection)
+    write_pet(
+        grid.image(suv * np.float32(left / (anatomy.weight_kg * 1000.0))), folder / "PET", header, injection
+    )
     masks = {
         lesion.name: _on_grid(scan, lesion.name, grid)
         for lesion in patient.lesions
@@ -160,12 +162,15 @@ def _on_grid(scan: Scene, lesion: str, grid: Grid) -> np.ndarray:
 
 
 def write_sheets(patients: list[VirtualPatient], output: Path | str, folder: Path | str) -> None:
-    """Write `scans.tsv`, `patients.tsv` and `cycles.tsv` of these patients, with paths as `output` is given."""
+    """Write `scans.tsv`, `patients.tsv` and `cycles.tsv` of these patients, with paths as `output` is
+    given."""
     scans, people, cycles = [], [], []
     for patient in patients:
         for plan in patient.scans:
             dicom = Path(output) / patient.patient / plan.scan
-            marked = any(lesion.planned_peak(plan.tracer, plan.timepoint) is not None for lesion in patient.lesions)
+            marked = any(
+                lesion.planned_peak(plan.tracer, plan.timepoint) is not None for lesion in patient.lesions
+            )
             name = annotation_name(plan.tracer) if emission_of(plan) == "pet" and marked else None
             scans.append((patient.patient, plan.scan, plan.tracer, plan.timepoint, str(dicom),
                           str(dicom / "annotation" / name) if name else None))  # fmt: skip
@@ -179,17 +184,27 @@ def write_sheets(patients: list[VirtualPatient], output: Path | str, folder: Pat
     folder = Path(folder)
     write_table(pd.DataFrame(scans, columns=SCAN_COLUMNS), folder / "scans.tsv", SCAN_COLUMNS)
     survival = dict.fromkeys(PATIENT_COLUMNS[4:], "Int64")  # whole numbers also where some are missing
-    write_table(pd.DataFrame(people, columns=PATIENT_COLUMNS).astype(survival), folder / "patients.tsv", PATIENT_COLUMNS)
+    write_table(
+        pd.DataFrame(people, columns=PATIENT_COLUMNS).astype(survival),
+        folder / "patients.tsv",
+        PATIENT_COLUMNS,
+    )
     write_table(pd.DataFrame(cycles, columns=CYCLE_COLUMNS), folder / "cycles.tsv", CYCLE_COLUMNS)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     names = [patient.patient for patient in cohort()]
-    parser = argparse.ArgumentParser(prog="python -m theraflow.virtual", description="Write virtual patients as DICOM.")
+    parser = argparse.ArgumentParser(
+        prog="python -m theraflow.virtual", description="Write virtual patients as DICOM."
+    )
     parser.add_argument("--output", required=True, help="folder of the DICOM and of truth/")
-    parser.add_argument("--patients", nargs="+", choices=names, default=names, metavar="P001", help="default: all eight")
-    parser.add_argument("--sheets", help="folder that gets scans.tsv, patients.tsv and cycles.tsv of these patients")
+    parser.add_argument(
+        "--patients", nargs="+", choices=names, default=names, metavar="P001", help="default: all eight"
+    )
+    parser.add_argument(
+        "--sheets", help="folder that gets scans.tsv, patients.tsv and cycles.tsv of these patients"
+    )
     parser.add_argument("--cores", type=int, default=1, help="patients written at the same time")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

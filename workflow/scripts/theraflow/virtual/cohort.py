@@ -1,11 +1,11 @@
 """The virtual cohort: eight patients after Table 1 to 3 of Hartlapp et al., J Nucl Med 2023;64:1424.
 
-Sites, sex, ages, stages, therapy activities and survival are those of the paper; every lesion is invented. The paper
-counts 61 lesions, 60 positive on [18F]FDG, 57 on [68Ga]pentixafor and 56 on both. That leaves four lesions positive on
-FDG alone and one on pentixafor alone, whereas its text names five of each (in three patients each). The counts rule
-here: FDG-only are both lesions of the CXCR4-negative patient P005 and one lymph node each in P004 (cervical) and P007
-(mediastinal, as in the paper's Figure 3); the lesion on pentixafor alone is a lymph node of P003. Ascites and intestinal
-obstruction are no lesions.
+Sites, sex, ages, stages, therapy activities and survival are those of the paper; every lesion is invented.
+The paper counts 61 lesions, 60 positive on [18F]FDG, 57 on [68Ga]pentixafor and 56 on both. That leaves four
+lesions positive on FDG alone and one on pentixafor alone, whereas its text names five of each (in three
+patients each). The counts rule here: FDG-only are both lesions of the CXCR4-negative patient P005 and one
+lymph node each in P004 (cervical) and P007 (mediastinal, as in the paper's Figure 3); the lesion on
+pentixafor alone is a lymph node of P003. Ascites and intestinal obstruction are no lesions.
 """
 
 import datetime
@@ -33,8 +33,9 @@ MEDIASTINUM, SOFT = "mediastinum", "soft_tissue"
 
 # Longest diameter in mm: the range that has room at the site.
 DIAMETERS_MM = {
-    PERITONEUM: (18, 45), LIVER: (18, 36), SPLEEN: (18, 24), NODE_R: (16, 22), NODE_I: (16, 24), NODE_M: (16, 22),
-    NODE_C: (15, 20), "diaphragm": (16, 22), "pleura": (16, 24), MEDIASTINUM: (20, 32), SOFT: (18, 32), "bone": (16, 24),
+    PERITONEUM: (18, 45), LIVER: (18, 36), SPLEEN: (18, 24), NODE_R: (16, 22), NODE_I: (16, 24),
+    NODE_M: (16, 22), NODE_C: (15, 20), "diaphragm": (16, 22), "pleura": (16, 24), MEDIASTINUM: (20, 32),
+    SOFT: (18, 32), "bone": (16, 24),
 }  # fmt: skip
 
 # Least SUVpeak that stands out against the organ around it.
@@ -43,10 +44,10 @@ LEAST_PEAK = {
     "pentixafor": {LIVER: 3.8, SPLEEN: 7.0, "bone": 4.5, MEDIASTINUM: 3.5, NODE_M: 3.5, "diaphragm": 3.8},
 }
 
-# Distance in mm that a lesion's surface keeps from organs whose uptake would spill into it, and from others.
+# Distance in mm that a lesion's surface keeps from organs whose uptake would spill into it: kidneys, bladder,
+# brain, spleen.
 CLEARANCE_MM = {2: 12.0, 3: 12.0, 21: 12.0, 90: 12.0, 1: 10.0}
-GAP_MM = 15.0
-"""Least distance between the surfaces of two lesions."""
+GAP_MM = 15.0  # between the surfaces of two lesions
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Lesion:
         site: as `Anatomy.place` understands.
         radii_mm: semi-axes at baseline.
         axes: 3 x 3, columns are the directions of the semi-axes in the neutral body.
-        peak: planned SUVpeak per tracer at baseline (None: not above its surroundings); empty for a lesion that
-            appears only at the follow-up.
+        peak: planned SUVpeak per tracer at baseline (None: not above its surroundings); empty for a lesion
+            that appears only at the follow-up.
         followup_peak: planned FDG SUVpeak at the follow-up, or None.
         growth: size at the follow-up relative to the baseline.
         dose_gy_per_gbq: planned 90Y self dose coefficient.
@@ -117,7 +118,7 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class VirtualPatient:
-    """One patient of the cohort; `cycles` are (date, activity in GBq), survival is from the first cycle on."""
+    """One patient of the cohort; `cycles` are (date, activity in GBq), survival counts from the first."""
 
     patient: str
     number: int
@@ -159,25 +160,48 @@ class _Plan:
     most_gy_per_gbq: float | None = None  # tumour dose coefficient of the hottest lesion; None: no dosimetry
 
 
+def _sites(**counts: int) -> tuple[str, ...]:
+    return tuple(site for site, count in counts.items() for _ in range(count))
+
+
 _PLANS = (
-    # RECIST PD, PERCIST PD after 1.7 GBq
-    _Plan("P001", 8, "III", (PERITONEUM,) * 4 + (NODE_R,) + (LIVER,) * 2, "2016-02-08", (1.7,), 0, 60,
-          1.5, 1.32, (), 65, 143, 3.6),
-    # PERCIST PD only because of new lesions
-    _Plan("P002", 20, "IV", (PERITONEUM,) * 3 + (NODE_R, NODE_I) + (LIVER,) * 3 + (SPLEEN, "diaphragm", "pleura", MEDIASTINUM),
-          "2016-09-12", (7.2, 9.1), 46, 28, 0.6, 0.95, (PERITONEUM, PERITONEUM, LIVER), 28, 61, 3.5),
-    # RECIST SD, PERCIST SD
-    _Plan("P003", 26, "II", (PERITONEUM,) * 4 + (NODE_R, NODE_I, NODE_I), "2017-03-06", (6.6,), 0, 56,
-          0.82, 0.97, (), 143, 282, 1.4),
-    _Plan("P004", 31, "IV", (PERITONEUM,) * 5 + (NODE_C,), "2017-07-10"),
-    _Plan("P005", 43, "II", (PERITONEUM, SOFT), "2018-01-15"),
-    _Plan("P006", 37, "IV", (PERITONEUM,) * 4 + (LIVER,) * 3 + (MEDIASTINUM,), "2018-06-18"),
-    # RECIST SD, PERCIST PR
-    _Plan("P007", 35, "IV", (PERITONEUM,) * 3 + (NODE_R, NODE_M) + (LIVER,) * 2 + (SOFT,) * 2 + (MEDIASTINUM,),
-          "2019-02-11", (8.2,), 0, 60, 0.55, 0.88, (), 176, 225, 2.6),
-    # insufficient uptake at dosimetry
-    _Plan("P008", 23, "IV", (PERITONEUM,) * 3 + (NODE_R, NODE_I) + (LIVER, SPLEEN, SOFT, "bone"), "2019-10-07",
-          most_gy_per_gbq=0.5),
+    _Plan(  # RECIST PD, PERCIST PD: little activity
+        "P001", 8, "III", _sites(peritoneum=4, lymph_node_retroperitoneal=1, liver=2), "2016-02-08",
+        activities_gbq=(1.7,), followup_days=60, uptake_change=1.5, size_change=1.32,
+        pfs_days=65, os_days=143, most_gy_per_gbq=3.6,
+    ),
+    _Plan(  # RECIST PD, PERCIST PD: because of new lesions only
+        "P002", 20, "IV",
+        _sites(peritoneum=3, lymph_node_retroperitoneal=1, lymph_node_iliac=1, liver=3, spleen=1,
+               diaphragm=1, pleura=1, mediastinum=1),
+        "2016-09-12",
+        activities_gbq=(7.2, 9.1), second_cycle_days=46, followup_days=28, uptake_change=0.6,
+        size_change=0.95,
+        new=_sites(peritoneum=2, liver=1), pfs_days=28, os_days=61, most_gy_per_gbq=3.5,
+    ),
+    _Plan(  # RECIST SD, PERCIST SD
+        "P003", 26, "II", _sites(peritoneum=4, lymph_node_retroperitoneal=1, lymph_node_iliac=2),
+        "2017-03-06",
+        activities_gbq=(6.6,), followup_days=56, uptake_change=0.82, size_change=0.97,
+        pfs_days=143, os_days=282, most_gy_per_gbq=1.4,
+    ),
+    _Plan("P004", 31, "IV", _sites(peritoneum=5, lymph_node_cervical=1), "2017-07-10"),
+    _Plan("P005", 43, "II", _sites(peritoneum=1, soft_tissue=1), "2018-01-15"),
+    _Plan("P006", 37, "IV", _sites(peritoneum=4, liver=3, mediastinum=1), "2018-06-18"),
+    _Plan(  # RECIST SD, PERCIST PR
+        "P007", 35, "IV",
+        _sites(peritoneum=3, lymph_node_retroperitoneal=1, lymph_node_mediastinal=1, liver=2, soft_tissue=2,
+               mediastinum=1),
+        "2019-02-11",
+        activities_gbq=(8.2,), followup_days=60, uptake_change=0.55, size_change=0.88,
+        pfs_days=176, os_days=225, most_gy_per_gbq=2.6,
+    ),
+    _Plan(  # dosimetry with insufficient uptake
+        "P008", 23, "IV",
+        _sites(peritoneum=3, lymph_node_retroperitoneal=1, lymph_node_iliac=1, liver=1, spleen=1,
+               soft_tissue=1, bone=1),
+        "2019-10-07", most_gy_per_gbq=0.5,
+    ),
 )  # fmt: skip
 
 FDG_ONLY = {("P004", 5), ("P005", 0), ("P005", 1), ("P007", 4)}
@@ -197,9 +221,10 @@ def cohort() -> tuple[VirtualPatient, ...]:
 def _draw_peaks(rng: np.random.Generator) -> dict[tuple[str, int], dict[str, float | None]]:
     """SUVpeak per tracer of every baseline lesion, (patient, index) -> tracer -> value or None.
 
-    The values of the concordant lesions are fixed quantiles between the paper's minimum, median and maximum, so that
-    these come out exactly; chance decides which lesion gets which, with a correlation between the tracers, higher FDG
-    uptake in the treated patients, and enough uptake to stand out where the organ around takes up, too.
+    The values of the concordant lesions are fixed quantiles between the paper's minimum, median and maximum,
+    so that these come out exactly; chance decides which lesion gets which, with a correlation between the
+    tracers, higher FDG uptake in the treated patients, and enough uptake to stand out where the organ around
+    takes up, too.
     """
     keys = [(plan.patient, i) for plan in _PLANS for i in range(len(plan.sites))]
     site = {(plan.patient, i): plan.sites[i] for plan in _PLANS for i in range(len(plan.sites))}
@@ -217,7 +242,9 @@ def _draw_peaks(rng: np.random.Generator) -> dict[tuple[str, int], dict[str, flo
         values = list(median * np.where(z < 0, (median / low) ** z, (high / median) ** z))
         # The least demanding lesions come last: they take what is left.
         demand = [LEAST_PEAK[tracer].get(site[key], 0.0) for key in concordant]
-        wanted = {key: values[rank] for key, rank in zip(concordant, np.argsort(np.argsort(score)), strict=True)}
+        wanted = {
+            key: values[rank] for key, rank in zip(concordant, np.argsort(np.argsort(score)), strict=True)
+        }
         for place in sorted(range(len(concordant)), key=lambda i: (-demand[i], i)):
             key = concordant[place]
             fitting = [value for value in values if value >= demand[place]]
@@ -271,7 +298,16 @@ def _patient(
         )  # fmt: skip
     scans, cycles = _schedule(plan, rng)
     return VirtualPatient(
-        plan.patient, number, "M", plan.age_y, plan.stage, tuple(lesions), scans, cycles, plan.pfs_days, plan.os_days
+        plan.patient,
+        number,
+        "M",
+        plan.age_y,
+        plan.stage,
+        tuple(lesions),
+        scans,
+        cycles,
+        plan.pfs_days,
+        plan.os_days,
     )
 
 
@@ -284,11 +320,21 @@ def _schedule(
     therapy = (day + datetime.timedelta(days=1 + DAYS_TO_THERAPY)).date()
     scans: list[ScanPlan] = []
 
-    def pet(scan: str, tracer: str, timepoint: str, date: datetime.datetime, mbq: float, minutes: float) -> None:
+    def pet(
+        scan: str, tracer: str, timepoint: str, date: datetime.datetime, mbq: float, minutes: float
+    ) -> None:
         injected = date + datetime.timedelta(hours=8, minutes=int(rng.integers(10, 120)))
         start = injected + datetime.timedelta(minutes=round(minutes + rng.uniform(-4, 4)))
         scans.append(
-            ScanPlan(scan, tracer, timepoint, injected, start, round(mbq * small * rng.uniform(0.92, 1.08), 1), len(scans))
+            ScanPlan(
+                scan,
+                tracer,
+                timepoint,
+                injected,
+                start,
+                round(mbq * small * rng.uniform(0.92, 1.08), 1),
+                len(scans),
+            )
         )
 
     pet("fdg", "FDG", "baseline", day, 290.0, 62)
@@ -300,7 +346,9 @@ def _schedule(
             start = injected + datetime.timedelta(hours=hours, minutes=int(rng.integers(-30, 30)))
             scans.append(ScanPlan(scan, "pentixather", "dosimetry", injected, start, mbq, len(scans)))
     if plan.followup_days:
-        date = datetime.datetime.combine(therapy, datetime.time()) + datetime.timedelta(days=plan.followup_days)
+        date = datetime.datetime.combine(therapy, datetime.time()) + datetime.timedelta(
+            days=plan.followup_days
+        )
         pet("fdg_followup", "FDG", "followup", date, 290.0, 62)
     starts = (0, plan.second_cycle_days)
     cycles = tuple(
@@ -310,11 +358,13 @@ def _schedule(
     return tuple(scans), cycles
 
 
-def place_lesions(anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def place_lesions(
+    anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Centres of the lesions in the neutral body, name -> (3,) in mm.
 
-    Lesions keep `GAP_MM` from one another and `CLEARANCE_MM` from kidneys, bladder, brain and spleen (unless they lie
-    in it), and lie within the body.
+    Lesions keep `GAP_MM` from one another and `CLEARANCE_MM` from kidneys, bladder, brain and spleen (unless
+    they lie in it), and lie within the body.
 
     Raises:
         RuntimeError: no room was found.
@@ -337,7 +387,9 @@ def place_lesions(anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Ge
             at_home = label == 1 and lesion.site == SPLEEN
             if not at_home and away[label][voxel] < radius + clearance:
                 return False
-        return all(np.linalg.norm(centre - other) >= radius + size + GAP_MM for other, size in placed.values())
+        return all(
+            np.linalg.norm(centre - other) >= radius + size + GAP_MM for other, size in placed.values()
+        )
 
     # The peritoneum has most room and comes last; large lesions come before small ones.
     order = sorted(lesions, key=lambda lesion: (lesion.site == PERITONEUM, -lesion.largest_radius_mm))

@@ -1,7 +1,8 @@
-"""What is true of a virtual patient: lesions, organs, activities, doses, and where every point of the body lies.
+"""What is true of a virtual patient: lesions, organs, activities, doses, and where every point of the body
+lies.
 
-Everything here is computed from the plan and the noise-free scene, never from the DICOM and never with the stages
-whose results it judges.
+Everything here is computed from the plan and the noise-free scene, never from the DICOM and never with the
+stages whose results it judges.
 """
 
 import math
@@ -37,7 +38,8 @@ LESION_COLUMNS = (
 )  # fmt: skip
 ACTIVITY_COLUMNS = ("patient", "scan", "region", "kind", "time_h", "activity_mbq", "volume_ml")
 DOSE_COLUMNS = (
-    "patient", "region", "kind", "nuclide", "mass_g", "t_eff_h", "tia_h", "dose_gy_per_gbq", "dose_total_gy_per_gbq",
+    "patient", "region", "kind", "nuclide", "mass_g", "t_eff_h", "tia_h", "dose_gy_per_gbq",
+    "dose_total_gy_per_gbq",
 )  # fmt: skip
 LANDMARK_COLUMNS = ("patient", "scan", "landmark", "label", "x_mm", "y_mm", "z_mm")
 
@@ -78,7 +80,8 @@ def positive(lesion: Lesion, scan: Scene) -> bool:
 
 
 def activity_rows(scan: Scene, image: np.ndarray, uptakes: Mapping[str, float]) -> list[dict]:
-    """Rows of `truth_activity.tsv` of one SPECT scan: activity at acquisition of organs (without lesions) and lesions.
+    """Rows of `truth_activity.tsv` of one SPECT scan: activity at acquisition of organs (without lesions) and
+    lesions.
 
     Args:
         scan: the scene.
@@ -93,14 +96,22 @@ def activity_rows(scan: Scene, image: np.ndarray, uptakes: Mapping[str, float]) 
     head = {"patient": scan.patient.patient, "scan": scan.plan.scan, "time_h": scan.plan.hours}
     total = float(image.sum(dtype=float)) * voxel_ml
     body = float(((scan.labels != AIR) & (scan.labels != COUCH)).sum()) * voxel_ml
-    rows = [{**head, "region": "whole_body", "kind": "whole_body", "activity_mbq": total / 1e6, "volume_ml": body}]
+    rows = [
+        {**head, "region": "whole_body", "kind": "whole_body", "activity_mbq": total / 1e6, "volume_ml": body}
+    ]
     for name, label in ORGANS.items():
         inside = scan.labels == label
         volume = float(free[inside].sum(dtype=float)) * voxel_ml
         tissue = inside & (free >= 0.999)
         level = float(image[tissue].mean())  # uniform
         rows.append(
-            {**head, "region": name, "kind": "organ", "activity_mbq": level * volume / 1e6, "volume_ml": volume}
+            {
+                **head,
+                "region": name,
+                "kind": "organ",
+                "activity_mbq": level * volume / 1e6,
+                "volume_ml": volume,
+            }
         )
     for name, where in scan.lesions.items():
         volume = where.volume_ml
@@ -119,7 +130,8 @@ def dose_rows(
 ) -> list[dict]:
     """Rows of `truth_doses.tsv`: organs (without the lesions in them) and baseline lesions, 177Lu and 90Y.
 
-    `dose_gy_per_gbq` is the self dose; `dose_total_gy_per_gbq` (90Y) also counts what the neighbourhood gives.
+    `dose_gy_per_gbq` is the self dose; `dose_total_gy_per_gbq` (90Y) also counts what the neighbourhood
+    gives.
 
     Args:
         patient: with kinetics planned for the lesions.
@@ -217,7 +229,11 @@ def landmark_rows(scan: Scene, points: np.ndarray, labels: np.ndarray) -> list[d
 def write_organs(scan: Scene, folder: Path | str) -> None:
     """The true organ labels (TotalSegmentator ids) on the CT grid; voxels of a lesion keep their organ."""
     labels = np.where(scan.labels < FAT, scan.labels, 0).astype(np.uint8)
-    sidecar = {"quantity": "organ label", "unit": "TotalSegmentator total id", "patient": scan.patient.patient}
+    sidecar = {
+        "quantity": "organ label",
+        "unit": "TotalSegmentator total id",
+        "patient": scan.patient.patient,
+    }
     write_image(scan.grid.image(labels), Path(folder) / f"{scan.plan.scan}.nii.gz", sidecar)
 
 

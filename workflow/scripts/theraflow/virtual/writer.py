@@ -1,7 +1,7 @@
 """Virtual scans as genuine DICOM: CT, PET, NM (SPECT), RTSTRUCT and SEG objects that any viewer opens.
 
-All UIDs follow from the patient, the scan and the role of the object, so that the same cohort is written bit by bit
-the same. Images are axial, LPS; slices are numbered from the head to the feet, as scanners do.
+All UIDs follow from the patient, the scan and the role of the object, so that the same cohort is written bit
+by bit the same. Images are axial, LPS; slices are numbered from the head to the feet, as scanners do.
 """
 
 import datetime
@@ -74,7 +74,8 @@ class Header:
 
 @dataclass(frozen=True)
 class Injection:
-    """The administration of a radiopharmaceutical: its name, nuclide (as in `nuclides`), activity and time."""
+    """The administration of a radiopharmaceutical: its name, nuclide (as in `nuclides`), activity and
+    time."""
 
     radiopharmaceutical: str
     nuclide: str
@@ -118,10 +119,11 @@ def write_pet(
     bed_s: float = 150.0,
     reconstruction: str = "OSEM PSF TOF",
 ) -> None:
-    """Write a PET series in Bq/mL, decay-corrected to the start of the series, with a rescale slope of its own per slice.
+    """Write a PET series in Bq/mL, decay-corrected to the start of the series, with a rescale slope of its
+    own per slice.
 
-    Bed positions follow each other from the feet to the head; acquisition times, frame reference times and decay
-    factors are those of each slice's bed (DICOM PS3.3 C.8.9.4).
+    Bed positions follow each other from the feet to the head; acquisition times, frame reference times and
+    decay factors are those of each slice's bed (DICOM PS3.3 C.8.9.4).
 
     Args:
         image: activity concentration in Bq/mL at `header.started_at`.
@@ -153,8 +155,8 @@ def write_pet(
     dataset.RescaleIntercept = "0"
     dataset.RadiopharmaceuticalInformationSequence = Sequence([_radiopharmaceutical(injection)])
     peak = array.reshape(array.shape[0], -1).max(axis=1)
-    # An empty slice takes the least slope of the others: readers that judge the pixel type by the first slice would
-    # round the whole volume to integers where its slope were 1.
+    # An empty slice takes the least slope of the others: readers that judge the pixel type by the first slice
+    # would round the whole volume to integers where its slope were 1.
     slopes = np.where(peak > 0, peak, peak[peak > 0].min(initial=32767.0)) / 32767.0
     slopes = np.array([float(_decimal(slope)) for slope in slopes])  # what the file can hold
     stored = np.clip(np.rint(array / slopes[:, None, None]), 0, 65535).astype(np.uint16)
@@ -182,7 +184,8 @@ def write_pet(
 def write_spect(
     image: sitk.Image, folder: Path | str, header: Header, injection: Injection, frame_s: float = 20.0
 ) -> None:
-    """Write a reconstructed SPECT as one multi-frame NM object; a real-world value mapping gives Bq/mL (UCUM).
+    """Write a reconstructed SPECT as one multi-frame NM object; a real-world value mapping gives Bq/mL
+    (UCUM).
 
     The values are not decay-corrected: CorrectedImage has no DECY.
 
@@ -257,9 +260,9 @@ def write_rtstruct(
     """Write outlines as an RTSTRUCT that refers to an image series.
 
     Args:
-        masks: name -> coverage of each voxel of the series, 0 to 1 (z, y, x; slices from the feet to the head); the
-            outline runs where it is 0.5, between voxel centres, so that a bool mask comes back exactly when the
-            outline is filled by voxel centres.
+        masks: name -> coverage of each voxel of the series, 0 to 1 (z, y, x; slices from the feet to the
+            head); the outline runs where it is 0.5, between voxel centres, so that a bool mask comes back
+            exactly when the outline is filled by voxel centres.
         series: folder of the image series, as written by `write_ct` or `write_pet`.
         path: the file.
         header: patient and study.
@@ -314,7 +317,8 @@ def write_seg(masks: Mapping[str, np.ndarray], series: Path | str, path: Path | 
     """Write masks as a binary DICOM SEG on the grid of an image series.
 
     Args:
-        masks: name -> mask (z, y, x; slices from the feet to the head); where it is a coverage, voxels of 0.5 and more.
+        masks: name -> mask (z, y, x; slices from the feet to the head); where it is a coverage, voxels of 0.5
+            and more.
         series: folder of the image series.
         path: the file.
         header: patient and study.
@@ -537,7 +541,8 @@ def _contours(coverage: np.ndarray, images: list[Dataset]) -> list[Dataset]:
     contours = []
     for k in np.flatnonzero(coverage.max(axis=(1, 2)) >= 0.5):
         x0, y0, z = map(float, images[k].ImagePositionPatient)
-        # A bool mask is outlined halfway between its voxels and their neighbours; a border keeps outlines closed.
+        # A bool mask is outlined halfway between its voxels and their neighbours; a border keeps outlines
+        # closed.
         for outline in find_contours(np.pad(coverage[k], 1), 0.5):
             outline = outline[:-1] - 1.0
             points = np.column_stack(

@@ -1,0 +1,161 @@
+"""What a user does with the workflow: run it, run it again, ask for one patient, meet a broken one. On two real scans."""
+
+import datetime
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import SimpleITK as sitk
+
+from theraflow.virtual.writer import Header, Injection, write_pet
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("runs")]
+
+
+@pytest.fixture(scope="module")
+def finished(make_run, repository_cases):
+    """A complete run of two patients."""
+    run = make_run("two patients")
+    run.write(repository_cases)
+    result = run.snakemake()
+    assert result.returncode == 0, result.stdout
+    return run, result
+
+
+def jobs(text: str) -> set[str]:
+    """The results that a dry run would make."""
+    lines = [line.split(":", 1)[1] for line in text.splitlines() if line.strip().startswith("output:")]
+    return {name.strip() for line in lines for name in line.split(",")}
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_run_ends_with_the_paths_of_the_reports(finished):
+    run, result = finished
+    tail = result.stdout.split("Reports:")[1]
+    for name in ("STS_002/report.html", "STS_008/report.html", "cohort/report.html"):
+        assert f"results/{name}" in tail
+        assert run.results(name).stat().st_size > 5000
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    run, _ = finished
+    before = stamps(run.results())
+    result = run.snakemake()
+    assert "Nothing to be done" in result.stdout
+    assert stamps(run.results()) == before
+
+
+def test_one_patient_is_made_again_by_name_and_no_other(finished):
+    run, _ = finished
+    before = stamps(run.results("STS_008"))
+    shutil.rmtree(run.results("STS_002"))
+    result = run.snakemake("results/STS_002/report.html")
+    assert result.returncode == 0, result.stdout
+    assert run.results("STS_002", "report.html").exists()
+    made = {path.split("/")[1] for path in jobs(result.stdout) if path}
+    assert made == {"STS_002"}
+    assert stamps(run.results("STS_008")) == before
+
+
+def test_every_table_keeps_the_columns_of_the_contract(finished):
+    run, _ = finished
+    contract = {
+        "lesions": "patient scan tracer timepoint lesion label site volume_ml suv_max suv_mean suv_peak tbr "
+        "background_region background_suv tlg_ml positive concordance x_mm y_mm z_mm longest_diameter_mm short_axis_mm source",
+        "response": "patient baseline followup criterion category measure_baseline measure_followup change_percent "
+        "new_lesions",
+        "doses": "patient region kind nuclide mass_g n_timepoints model t_eff_h tia_h dose_gy_per_gbq sd_gy_per_gbq method",
+        "statistics": "comparison group n median_a range_a median_b range_b test statistic p_value effect ci_low ci_high",
+    }
+    for table, columns in contract.items():
+        header = run.results("cohort", f"{table}.tsv").read_text().splitlines()[0].split("\t")
+        assert header[: len(columns.split())] == columns.split(), table
+
+
+def write_pet_without_weight(folder: Path) -> None:
+    """A small genuine PET series whose headers lack the patient's weight."""
+    image = sitk.GetImageFromArray(np.full((12, 24, 24), 5000.0, np.float32))
+    image.SetSpacing((4.0, 4.0, 4.0))
+    start = datetime.datetime(2020, 5, 4, 10, 0)
+    header = Header("P9", "fdg", "F", 40, 60.0, 165.0, start, "PET")
+    write_pet(image, folder, header, Injection("[18F]FDG", "18F", 250.0, start - datetime.timedelta(hours=1)))
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        del dataset.PatientWeight
+        dataset.save_as(path)
+
+
+def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
+    """A truncated file, a missing weight: the third patient is complete, each cause is one sentence, the cohort follows."""
+    run = make_run("one broken")
+    broken = run.folder / "dicom" / "STS_002"
+    shutil.copytree(repository_cases[0]["dicom"], broken)
+    victim = sorted((broken / "PET" / "image").iterdir())[3]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[: len(whole) // 2])
+    light = run.folder / "dicom" / "P9"
+    write_pet_without_weight(light)
+    weightless = {"patient": "P9", "scan": "fdg", "tracer": "FDG", "timepoint": "baseline", "dicom": light}
+    rows = [{**repository_cases[0], "dicom": broken}, repository_cases[1], weightless]
+    run.write(rows)
+    result = run.snakemake()
+    assert result.returncode != 0
+    assert run.results("STS_008", "report.html").exists()
+    assert not run.results("STS_002", "scans", "fdg", "pet.nii.gz").exists()
+    assert not run.results("cohort", "report.html").exists()
+    truncated, missing = (line.strip() for line in result.stdout.split("Not finished:")[1].splitlines()[1:3])
+    assert truncated.startswith("STS_002:") and victim.name in truncated
+    assert missing.startswith("P9:") and "PatientWeight (0010,1030)" in missing
+    assert "Traceback" not in result.stdout
+
+    # The further command that the failed run prints, as a user would paste it.
+    command = result.stdout.split("The cohort report of the other patients:")[1].splitlines()[1].strip()
+    snakemake = f"{sys.executable} -m snakemake"
+    again = subprocess.run(command.replace("snakemake", snakemake, 1), shell=True, capture_output=True, text=True, cwd="/")
+    assert again.returncode == 0, again.stderr
+    report = run.results("cohort", "report.html").read_text()
+    assert "STS_002" in report and victim.name in report
+    assert set(pd.read_csv(run.results("cohort", "lesions.tsv"), sep="\t")["patient"]) == {"STS_008"}
+
+    # Mended, the patients come back without further ado.
+    victim.write_bytes(whole)
+    rows[2]["weight_kg"] = 60
+    run.write(rows)
+    mended = run.snakemake()
+    assert mended.returncode == 0, mended.stdout
+    assert set(pd.read_csv(run.results("cohort", "lesions.tsv"), sep="\t")["patient"]) == {"STS_002", "STS_008"}
+    missing_box = run.results("cohort", "report.html").read_text()
+    assert victim.name not in missing_box
+
+
+def test_the_workflow_is_lint_clean():
+    result = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Congratulations" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"orgnas": {"backend": "none"}}, "orgnas"),
+        ({"dosimetry": {"spect_fwhm_mm": -1}}, "spect_fwhm_mm"),
+        ({"tracers": {"FDG": {"nuclide": "18F", "quantity": "suv"}}}, "radiopharmaceutical"),
+        ({"organs": {"backend": "none", "device": "tpu"}}, "device"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(make_run, repository_cases, change, sentence):
+    run = make_run("wrong config")
+    run.write(repository_cases, **change)
+    result = run.snakemake("-n")
+    assert result.returncode != 0
+    assert sentence in result.stdout
+    assert "Traceback" not in result.stdout
