@@ -100,7 +100,7 @@ def test_oblique_images_are_straightened():
 def test_names_never_overlap(wanted, step):
     positions = spread(sorted(wanted), step, 0.0, 100.0)
     assert np.all(np.diff(positions) >= step - 1e-9)
-    assert positions[-1] <= 100.0
+    assert positions[-1] <= 100.0 + 1e-9
     assert positions[0] >= -1e-9  # 20 names of 5 need 95
 
 
@@ -152,3 +152,8 @@ def test_histograms_of_organs_and_lesions_have_a_panel_each():
     figure = draw_dvh(dvh, ["L1"])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["organs", "lesions"]
     assert len(draw_dvh(dvh.iloc[:3], []).axes) == 1
+
+
+def test_names_stay_where_there_is_room_and_share_the_shift_where_not():
+    assert spread([10.0, 50.0, 90.0], 5.0, 0.0, 100.0) == [10.0, 50.0, 90.0]
+    assert spread([50.0, 50.0, 50.0], 4.0, 0.0, 100.0) == pytest.approx([46.0, 50.0, 54.0])

@@ -1,17 +1,21 @@
 """Truth of the virtual patients: doses against published values, tables against one another."""
 
 import csv
+import dataclasses
 import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
+from pydicom import dcmread
+from scipy.ndimage import binary_erosion
 
 from theraflow.virtual import truth
-from theraflow.virtual.__main__ import main
+from theraflow.virtual.__main__ import write_patient, write_sheets
 from theraflow.virtual.anatomy import Grid, Pose
-from theraflow.virtual.cohort import cohort, place_lesions
+from theraflow.virtual.cohort import VirtualPatient, cohort, place_lesions
 from theraflow.virtual.kinetics import (
     concentration_for_dose,
     dose_y90,
@@ -82,9 +86,13 @@ def test_kidney_ratio_of_yttrium_to_lutetium_is_near_the_published():
     """Published medians: 3.75 / 0.91 = 4.12; DESIGN asks for near 4.2."""
     patient = cohort()[6]
     anatomy = patient.anatomy()
-    table = pd.DataFrame(truth.dose_rows(patient, anatomy, place_lesions(anatomy, patient.lesions, patient.random(8))))
+    table = pd.DataFrame(
+        truth.dose_rows(patient, anatomy, place_lesions(anatomy, patient.lesions, patient.random(8)))
+    )
     doses = table.pivot_table(index="region", columns="nuclide", values="dose_gy_per_gbq")
-    assert doses.loc["kidney_left", "90Y"] / doses.loc["kidney_left", "177Lu"] == pytest.approx(4.15, abs=0.25)
+    assert doses.loc["kidney_left", "90Y"] / doses.loc["kidney_left", "177Lu"] == pytest.approx(
+        4.15, abs=0.25
+    )
     assert doses.loc["kidney_left", "90Y"] == pytest.approx(3.75, rel=0.3)
     planned = {lesion.name: lesion.dose_gy_per_gbq for lesion in patient.lesions}
     lesions = table[(table.kind == "lesion") & (table.nuclide == "90Y")].set_index("region")
@@ -108,7 +116,9 @@ def test_landmarks_and_activities_of_one_scan():
     found = pd.DataFrame(truth.activity_rows(scan, image, uptakes)).set_index("region")
     assert found.loc["whole_body", "activity_mbq"] == pytest.approx(image.sum() * 0.064 / 1e6, rel=1e-5)
     parts = found.activity_mbq.drop("whole_body").sum()
-    assert parts < found.loc["whole_body", "activity_mbq"] < patient.scans[3].injected_mbq * 2 ** (-47 / 159.5)
+    assert (
+        parts < found.loc["whole_body", "activity_mbq"] < patient.scans[3].injected_mbq * 2 ** (-47 / 159.5)
+    )
     # the same kinetics by another way: residence per volume of the dose table
     doses = pd.DataFrame(truth.dose_rows(patient, anatomy, centres, walks=2000))
     lutetium = doses[doses.nuclide == "177Lu"].set_index("region")
@@ -130,65 +140,77 @@ def test_landmarks_and_activities_of_one_scan():
 
 
 @pytest.fixture(scope="module")
-def patient_on_disk(tmp_path_factory) -> Path:
-    """P005: two PET/CT scans, as the command line writes them."""
+def patient_on_disk(tmp_path_factory) -> tuple[Path, VirtualPatient]:
+    """P005 with the FDG scan alone, as the command line writes patients."""
     folder = tmp_path_factory.mktemp("virtual")
-    main(["--output", str(folder / "data"), "--patients", "P005", "--sheets", str(folder / "sheets")])
-    return folder
+    patient = dataclasses.replace(cohort()[4], scans=cohort()[4].scans[:1])
+    write_patient(patient, folder)
+    return folder, patient
 
 
-def test_command_writes_scans_truth_and_sheets(patient_on_disk):
-    sheet = pd.read_csv(patient_on_disk / "sheets" / "scans.tsv", sep="\t")
-    assert list(sheet.columns) == ["patient", "scan", "tracer", "timepoint", "dicom", "lesions"]
-    assert list(sheet.scan) == ["fdg", "pentixafor"]
-    for row in sheet.itertuples():
-        assert len(list((Path(row.dicom) / "CT").iterdir())) == len(list((Path(row.dicom) / "PET").iterdir()))
-    assert Path(sheet.lesions[0]).is_file()
-    assert pd.isna(sheet.lesions[1])  # the CXCR4-negative patient
-    people = pd.read_csv(patient_on_disk / "sheets" / "patients.tsv", sep="\t")
-    assert people[["patient", "sex", "age_y", "stage"]].to_numpy().tolist() == [["P005", "M", 43, "II"]]
-    assert pd.read_csv(patient_on_disk / "sheets" / "cycles.tsv", sep="\t").empty
-    folder = patient_on_disk / "data" / "truth" / "P005"
-    lesions = pd.read_csv(folder / "truth_lesions.tsv", sep="\t")
-    assert list(lesions.positive) == [True, True, False, False]
-    assert np.allclose(lesions.suv_peak_blurred[:2], [x.peak["FDG"] for x in cohort()[4].lesions], rtol=0.05)
-    assert {file.name for file in (folder / "truth_organs").iterdir()} >= {"fdg.nii.gz", "pentixafor.nii.gz"}
-    assert not list((patient_on_disk / "data").glob(".*"))
+def test_scan_and_truth_on_disk(patient_on_disk):
+    folder, _ = patient_on_disk
+    scan = folder / "P005" / "fdg"
+    assert len(list((scan / "CT").iterdir())) == len(list((scan / "PET").iterdir())) > 200
+    assert (scan / "annotation" / "rtstruct.dcm").is_file()
+    lesions = pd.read_csv(folder / "truth" / "P005" / "truth_lesions.tsv", sep="\t")
+    assert list(lesions.positive) == [True, True]
+    assert np.allclose(lesions.suv_peak_blurred, [x.peak["FDG"] for x in cohort()[4].lesions], rtol=0.05)
+    assert (folder / "truth" / "P005" / "truth_organs" / "fdg.nii.gz").is_file()
+    assert not list(folder.glob(".*"))
 
 
 def test_the_image_holds_what_the_truth_says(patient_on_disk):
-    """Read by GDCM, in SUV: liver and lesions."""
-    import SimpleITK as sitk
-    from pydicom import dcmread
-    from scipy.ndimage import binary_erosion
-
-    from theraflow.virtual.writer import Header
-
-    assert Header
-    scan = patient_on_disk / "data" / "P005" / "fdg"
+    """PET read by GDCM, in SUV: organs and lesions."""
+    folder, patient = patient_on_disk
+    plan = patient.scans[0]
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(scan / "PET")))
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder / "P005" / "fdg" / "PET")))
     pet = reader.Execute()
-    header = dcmread(scan / "PET" / "0001.dcm")
+    header = dcmread(folder / "P005" / "fdg" / "PET" / "0001.dcm")
     injected = header.RadiopharmaceuticalInformationSequence[0]
-    plan = cohort()[4].scans[0]
-    left = float(injected.RadionuclideTotalDose) * 2 ** (-plan.hours * 3600 / float(injected.RadionuclideHalfLife))
+    half_lives = plan.hours * 3600 / float(injected.RadionuclideHalfLife)
+    left = float(injected.RadionuclideTotalDose) * 2**-half_lives
     suv = sitk.GetArrayFromImage(pet) * float(header.PatientWeight) * 1000 / left
-    folder = patient_on_disk / "data" / "truth" / "P005"
-    organs = sitk.ReadImage(str(folder / "truth_organs" / "fdg.nii.gz"))
-    organs = sitk.GetArrayFromImage(sitk.Resample(organs, pet, sitk.Transform(), sitk.sitkNearestNeighbor))
-    table = uptake_table(plan, cohort()[4], float(header.PatientWeight))
+    organs = sitk.ReadImage(str(folder / "truth" / "P005" / "truth_organs" / "fdg.nii.gz"))
+    organs = sitk.Resample(organs, pet, sitk.Transform(), sitk.sitkNearestNeighbor)
+    organs = sitk.GetArrayFromImage(organs)
+    table = uptake_table(plan, patient, float(header.PatientWeight))
     for label in (1, 5):
-        assert suv[binary_erosion(organs == label, iterations=2)].mean() == pytest.approx(table[label], rel=0.02)
-    lesions = pd.read_csv(folder / "truth_lesions.tsv", sep="\t")
-    for row in lesions[lesions.scan == "fdg"].itertuples():
+        inside = binary_erosion(organs == label, iterations=2)
+        assert suv[inside].mean() == pytest.approx(table[label], rel=0.02)
+    lesions = pd.read_csv(folder / "truth" / "P005" / "truth_lesions.tsv", sep="\t")
+    for row in lesions.itertuples():
         index = pet.TransformPhysicalPointToIndex((row.x_mm, row.y_mm, row.z_mm))[::-1]
         around = tuple(slice(i - 1, i + 2) for i in index)
         assert suv[around].mean() == pytest.approx(row.suv_peak_blurred, rel=0.07)
 
 
 def test_a_patient_who_is_there_is_left_alone(patient_on_disk):
-    file = patient_on_disk / "data" / "P005" / "fdg" / "CT" / "0001.dcm"
+    folder, patient = patient_on_disk
+    file = folder / "P005" / "fdg" / "CT" / "0001.dcm"
     before = file.stat().st_mtime_ns
-    main(["--output", str(patient_on_disk / "data"), "--patients", "P005"])
+    write_patient(patient, folder)
     assert file.stat().st_mtime_ns == before
+
+
+def test_sheets(tmp_path):
+    write_sheets([cohort()[1], cohort()[4]], "data/virtual", tmp_path)
+    scans = pd.read_csv(tmp_path / "scans.tsv", sep="\t").set_index(["patient", "scan"])
+    assert list(scans.columns) == ["tracer", "timepoint", "dicom", "lesions"]
+    assert len(scans) == 7 + 2
+    assert scans.loc[("P002", "lu_96h"), "dicom"] == "data/virtual/P002/lu_96h"
+    assert scans.loc[("P002", "lu_96h"), "timepoint"] == "dosimetry"
+    assert scans.loc[("P002", "fdg_followup"), "lesions"].endswith("fdg_followup/annotation/rtstruct.dcm")
+    assert pd.isna(scans.loc[("P005", "pentixafor"), "lesions"])  # nothing to draw
+    assert pd.isna(scans.loc[("P002", "lu_96h"), "lesions"])
+    assert (tmp_path / "patients.tsv").read_text().splitlines() == [
+        "patient\tsex\tage_y\tstage\tpfs_days\tpfs_event\tos_days\tos_event",
+        "P002\tM\t20\tIV\t28\t1\t61\t1",
+        "P005\tM\t43\tII\tNA\tNA\tNA\tNA",
+    ]
+    cycles = pd.read_csv(tmp_path / "cycles.tsv", sep="\t")
+    assert cycles[["cycle", "nuclide", "activity_gbq"]].to_numpy().tolist() == [
+        [1, "90Y", 7.2],
+        [2, "90Y", 9.1],
+    ]

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
+from scipy.optimize import isotonic_regression
 
 from theraflow.cohort.style import INK, new_figure, style
 from theraflow.images import resample, to_array
@@ -23,6 +24,7 @@ SUV_WINDOW = 10.0  # upper end of the grey and colour scale of every PET, so tha
 CT_WINDOW = (-160.0, 240.0)  # soft tissue: level 40, width 400
 OUTLINE = "#C4320A"
 MARGIN_MM = 15.0
+NAME_MM = 52.0  # room for the name of a lesion beside the patient
 SLICE_SPACING_MM = 1.5
 SMALLEST_ORGAN_MM2 = 150.0
 PICTURE_HEIGHT_IN, PICTURE_WIDTH_IN = 6.6, 8.0
@@ -92,8 +94,8 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
     x_range = body_range(volume.array.sum(axis=(0, 1)), volume.x)
     y_range = body_range(volume.array.sum(axis=(0, 2)), volume.y)
     boxes = ndimage.find_objects(labels.array)
-    margin = 70.0  # room for the names beside the patient
-    widths = [x_range[1] - x_range[0] + 2 * margin, y_range[1] - y_range[0] + margin]
+    margin = NAME_MM + 8.0
+    widths = [x_range[1] - x_range[0] + 2 * margin, y_range[1] - y_range[0] + 2 * margin]
     # A single slice has no height; so that something is drawn, a hand's breadth.
     height = max(float(volume.z[-1] - volume.z[0]), 100.0)
     share = widths[0] / sum(widths)
@@ -103,7 +105,7 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
         coronal, sagittal = figure.add_axes((0, 0, share, 1)), figure.add_axes((share, 0, 1 - share, 1))
         for axes, across, first, last, drop in (
             (coronal, volume.x, x_range[0] - margin, x_range[1] + margin, 1),
-            (sagittal, volume.y, y_range[0], y_range[1] + margin, 2),
+            (sagittal, volume.y, y_range[0] - margin, y_range[1] + margin, 2),
         ):
             _show(axes, volume.array.max(axis=drop), across, volume.z, cmap="gray_r", vmin=0, vmax=SUV_WINDOW)
             axes.set_facecolor("white")
@@ -119,8 +121,7 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
                 _outline(axes, mask, spots, labels.z[box[0]], OUTLINE, 1.1)
                 z, side = np.argwhere(mask).mean(axis=0)
                 marks.append((name, float(spots[round(side)]), float(labels.z[box[0]][round(z)])))
-            edges = (x_range[0] - 8, x_range[1] + 8) if drop == 1 else (None, y_range[1] + 8)
-            _name_marks(axes, marks, edges, volume.z[0], volume.z[-1])
+            _name_marks(axes, marks, (first + NAME_MM, last - NAME_MM), volume.z[0], volume.z[-1])
         _letters(coronal, "R", "L", x_range)
         _letters(sagittal, "A", "P", y_range)
     return figure
@@ -237,47 +238,35 @@ def shared_name(organ: str) -> str:
 
 
 def _name_marks(
-    axes: Axes,
-    marks: list[tuple[str, float, float]],
-    edges: tuple[float | None, float | None],
-    low: float,
-    high: float,
+    axes: Axes, marks: list[tuple[str, float, float]], edges: tuple[float, float], low: float, high: float
 ) -> None:
-    """Write names beside the patient, at the height of their lesions but never over each other, with a thin
-    line.
+    """Write names beside the patient, near the height of their lesions, never over each other, with a line.
 
     Args:
         marks: name, position across, position up.
-        edges: where names end on the left side and start on the right; None: that side is not used.
+        edges: where names end on the left side and start on the right.
         low, high: range of positions up.
     """
-    middle = sum(edges) / 2 if edges[0] is not None else -np.inf
+    middle = sum(edges) / 2
     left = [mark for mark in marks if mark[1] < middle]
     right = [mark for mark in marks if mark[1] >= middle]
-    for edge, side in zip(edges, (left, right), strict=True):
-        if edge is None or not side:
+    for edge, outwards, align, side in ((edges[0], -2.0, "right", left), (edges[1], 2.0, "left", right)):
+        if not side:
             continue
         side.sort(key=lambda mark: mark[2])
         step = min((high - low) / 38, (high - low) / len(side))
         heights = spread([mark[2] for mark in side], step, low + step / 2, high - step / 2)
         for (name, across, up), height in zip(side, heights, strict=True):
             axes.plot([across, edge], [up, height], color=OUTLINE, linewidth=0.4)
-            outwards = -2.0 if edge < across else 2.0
-            align = "right" if edge < across else "left"
             axes.text(edge + outwards, height, name, fontsize=8, color=OUTLINE, va="center", ha=align)
 
 
 def spread(wanted: list[float], step: float, low: float, high: float) -> list[float]:
-    """Positions near the rising `wanted` ones, at least `step` apart, between low and high if they fit."""
-    positions = list(wanted)
-    for i, position in enumerate(positions):
-        floor = low if i == 0 else positions[i - 1] + step
-        positions[i] = max(position, floor)
-    ceiling = high
-    for i in reversed(range(len(positions))):
-        positions[i] = min(positions[i], ceiling)
-        ceiling = positions[i] - step
-    return positions
+    """The positions nearest to the rising `wanted` ones and `step` apart, in low to high if they fit."""
+    ladder = step * np.arange(len(wanted))
+    # Without the ladder they need only not fall, which is isotonic regression.
+    positions = isotonic_regression(np.array(wanted) - ladder).x
+    return list(np.clip(positions, low, max(high - ladder[-1], low)) + ladder)
 
 
 def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], inside: bool = False) -> None:

@@ -108,7 +108,7 @@ def present_at(lesions: pd.DataFrame, timepoint: str) -> list[str]:
 def new_lesions(lesions: pd.DataFrame, earlier: Sequence[str], followup: str) -> list[str]:
     """Names of the lesions positive at `followup` that no scan of the time points `earlier` shows.
 
-    One that lay outside every earlier field of view is new as well (RECIST 1.1, section 4.3.5).
+    One that lay outside every earlier field of view is new as well (as RECIST 1.1 says of new lesions).
     """
     rows = lesions[(lesions["timepoint"] == followup) & lesions["positive"].eq(True)]
     known = {name for timepoint in earlier for name in present_at(lesions, timepoint)}

@@ -44,9 +44,9 @@ LEAST_PEAK = {
     "pentixafor": {LIVER: 3.8, SPLEEN: 7.0, "bone": 4.5, MEDIASTINUM: 3.5, NODE_M: 3.5, "diaphragm": 3.8},
 }
 
-# Distance in mm that a lesion's surface keeps from organs whose uptake would spill into it: kidneys, bladder,
-# brain, spleen.
-CLEARANCE_MM = {2: 12.0, 3: 12.0, 21: 12.0, 90: 12.0, 1: 10.0}
+# A lesion's surface keeps this distance from organs whose uptake would spill into it.
+CLEARANCE_MM = 12.0
+HOT = (2, 3, 21, 90)  # kidneys, bladder, brain; and the spleen for lesions outside it
 GAP_MM = 15.0  # between the surfaces of two lesions
 
 
@@ -373,7 +373,8 @@ def place_lesions(
     grid = Grid.covering(*anatomy.bounding_box(), (spacing,) * 3)
     labels = anatomy.labels(grid)
     inside = distance_transform_edt((labels > 0) & (labels != COUCH), sampling=spacing)
-    away = {label: distance_transform_edt(labels != label, sampling=spacing) for label in CLEARANCE_MM}
+    from_hot = distance_transform_edt(~np.isin(labels, HOT), sampling=spacing)
+    from_spleen = distance_transform_edt(labels != 1, sampling=spacing)
 
     def fits(centre: np.ndarray, lesion: Lesion, placed: dict[str, tuple[np.ndarray, float]]) -> bool:
         radius = lesion.largest_radius_mm
@@ -383,10 +384,9 @@ def place_lesions(
         voxel = tuple(index)
         if inside[voxel] < radius + 3:
             return False
-        for label, clearance in CLEARANCE_MM.items():
-            at_home = label == 1 and lesion.site == SPLEEN
-            if not at_home and away[label][voxel] < radius + clearance:
-                return False
+        away = from_hot[voxel] if lesion.site == SPLEEN else min(from_hot[voxel], from_spleen[voxel])
+        if away < radius + CLEARANCE_MM:
+            return False
         return all(
             np.linalg.norm(centre - other) >= radius + size + GAP_MM for other, size in placed.values()
         )

@@ -342,7 +342,9 @@ def peak(image: np.ndarray, source: Grid, lesion: Ellipsoid, fwhm_mm: float, ste
         step_mm: fine grid on which the image is made; voxels count by their share in the sphere.
     """
     reach = np.sqrt(((lesion.axes * lesion.radii_mm) ** 2).sum(axis=1)) + PEAK_RADIUS_MM + 2 * step_mm
-    fine = Grid.covering(lesion.centre - reach, lesion.centre + reach, (step_mm,) * 3)
+    steps = np.ceil(reach / step_mm).astype(int)
+    origin = tuple(map(float, lesion.centre - steps * step_mm))
+    fine = Grid(tuple(int(2 * n + 1) for n in steps), (step_mm,) * 3, origin)
     box = lesion.box(source, PEAK_RADIUS_MM + 5 * fwhm_mm)
     corner = tuple(
         o + s * part.start for o, s, part in zip(source.origin, source.spacing, box[::-1], strict=True)

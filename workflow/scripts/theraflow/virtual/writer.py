@@ -28,6 +28,7 @@ from pydicom.uid import (
     generate_uid,
 )
 from pydicom.valuerep import DSfloat
+from scipy import ndimage
 from skimage.measure import find_contours
 
 import theraflow
@@ -261,8 +262,8 @@ def write_rtstruct(
 
     Args:
         masks: name -> coverage of each voxel of the series, 0 to 1 (z, y, x; slices from the feet to the
-            head); the outline runs where it is 0.5, between voxel centres, so that a bool mask comes back
-            exactly when the outline is filled by voxel centres.
+            head). The outlines hold the volume of the coverage; those of a bool mask run between voxel
+            centres, so that it comes back exactly when they are filled by voxel centres.
         series: folder of the image series, as written by `write_ct` or `write_pet`.
         path: the file.
         header: patient and study.
@@ -340,7 +341,7 @@ def write_seg(masks: Mapping[str, np.ndarray], series: Path | str, path: Path | 
     ]
     segmentation = highdicom.seg.Segmentation(
         images,
-        np.stack([np.asarray(mask) >= 0.5 for mask in masks.values()], axis=-1),
+        np.stack([_most_covered(np.asarray(mask, np.float32)) for mask in masks.values()], axis=-1),
         highdicom.seg.SegmentationTypeValues.BINARY,
         segments,
         series_instance_uid=header.uid("SEG", "series"),
@@ -358,6 +359,8 @@ def write_seg(masks: Mapping[str, np.ndarray], series: Path | str, path: Path | 
         setattr(segmentation, name, _date(header.started_at))
     for name in ("ContentTime", "InstanceCreationTime", "SeriesTime"):
         setattr(segmentation, name, _time(header.started_at))
+    for equipment in segmentation.get("ContributingEquipmentSequence", ()):
+        equipment.ContributionDateTime = _date(header.started_at) + _time(header.started_at)
     organization = header.uid("SEG", "dimensions")
     segmentation.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in segmentation.DimensionIndexSequence:
@@ -535,26 +538,54 @@ def _read_series(folder: Path | str) -> list[Dataset]:
     return sorted(images, key=lambda image: float(image.ImagePositionPatient[2]))
 
 
+def _most_covered(coverage: np.ndarray) -> np.ndarray:
+    """The mask of as many voxels as the coverage amounts to, those with most of it."""
+    count = round(float(coverage.sum(dtype=float)))
+    mask = np.zeros(coverage.shape, bool)
+    if count:
+        mask.flat[np.argsort(-coverage, axis=None, kind="stable")[:count]] = True
+    return mask
+
+
 def _contours(coverage: np.ndarray, images: list[Dataset]) -> list[Dataset]:
-    """Closed planar contours (PS3.3 C.8.8.6) at coverage 0.5 in every slice, in mm, LPS."""
-    rows_mm, columns_mm = map(float, images[0].PixelSpacing)
+    """Closed planar contours (PS3.3 C.8.8.6) of a coverage, in mm, LPS."""
+    wanted = float(coverage.sum(dtype=float))
+    # Along a line of equal coverage, but at 0.5 a curved outline would lose volume: the level that keeps it.
+    low, high = 0.02, 0.98
+    for _ in range(12):
+        level = (low + high) / 2
+        area = sum(_area(outline) for _, outline in _outlines(coverage, level))
+        low, high = (level, high) if area > wanted else (low, level)
     contours = []
-    for k in np.flatnonzero(coverage.max(axis=(1, 2)) >= 0.5):
+    rows_mm, columns_mm = map(float, images[0].PixelSpacing)
+    for k, outline in _outlines(coverage, level):
         x0, y0, z = map(float, images[k].ImagePositionPatient)
-        # A bool mask is outlined halfway between its voxels and their neighbours; a border keeps outlines
-        # closed.
-        for outline in find_contours(np.pad(coverage[k], 1), 0.5):
-            outline = outline[:-1] - 1.0
-            points = np.column_stack(
-                [x0 + outline[:, 1] * columns_mm, y0 + outline[:, 0] * rows_mm, np.full(len(outline), z)]
-            )
-            contour = Dataset()
-            contour.ContourImageSequence = Sequence([_reference(images[k])])
-            contour.ContourGeometricType = "CLOSED_PLANAR"
-            contour.NumberOfContourPoints = str(len(points))
-            contour.ContourData = [f"{value:.3f}" for value in points.ravel()]
-            contours.append(contour)
+        x, y = x0 + outline[:, 1] * columns_mm, y0 + outline[:, 0] * rows_mm
+        contour = Dataset()
+        contour.ContourImageSequence = Sequence([_reference(images[k])])
+        contour.ContourGeometricType = "CLOSED_PLANAR"
+        contour.NumberOfContourPoints = str(len(outline))
+        points = np.column_stack([x, y, np.full(len(outline), z)])
+        contour.ContourData = [f"{value:.3f}" for value in points.ravel()]
+        contours.append(contour)
     return contours
+
+
+def _outlines(coverage: np.ndarray, level: float) -> list[tuple[int, np.ndarray]]:
+    """Lines of equal coverage: slice, and points (n, 2) in rows and columns, not repeating the first."""
+    box = ndimage.find_objects(coverage > 0)[0]
+    first = np.array([part.start for part in box])
+    return [
+        (int(first[0]) + k, outline[:-1] - 1.0 + first[1:])  # the border of 1 keeps outlines closed
+        for k, plane in enumerate(coverage[box])
+        for outline in find_contours(np.pad(plane, 1), level)
+    ]
+
+
+def _area(outline: np.ndarray) -> float:
+    """Area of a polygon (n, 2), by the shoelace formula."""
+    y, x = outline.T
+    return 0.5 * abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
 
 
 def _reference(image: Dataset) -> Dataset:
