@@ -22,14 +22,21 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from theraflow.virtual.anatomy import Anatomy, Grid, Pose
-from theraflow.virtual.render import BONES, hounsfield
+from theraflow.virtual.anatomy import RIB, Anatomy, Grid, Pose
+from theraflow.virtual.render import tissue
 
 SPACING_MM = 6.0
-FINE_MM = 3.0  # phantoms are drawn at half the spacing: every second voxel, at any phase, is one training image
+FINE_MM = (
+    3.0  # phantoms are drawn at half the spacing: every second voxel, at any phase, is one training image
+)
 PATCH = (80, 48, 64)  # z, y, x in training
-INFERENCE_PATCH = (96, 80, 80)  # the whole width at once; batch normalisation makes the network indifferent to it
+INFERENCE_PATCH = (
+    96,
+    80,
+    80,
+)  # the whole width at once; batch normalisation makes the network indifferent to it
 FEATURES = (16, 32, 48, 64, 80)
+BONES = (*range(25, 51), 71, 72, 75, 76, 77, 78, 116, RIB)
 TRAINED = (1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 18, 20, 21, 25, *range(27, 44), 51, 52, 63, 75, 76, 77, 78, 80, 81,
            88, 89)  # fmt: skip
 # Organs on which doses and background uptake depend count more.
@@ -46,14 +53,14 @@ def draw_phantom(seed: int) -> tuple[np.ndarray, np.ndarray]:
         low[2], high[2] = low[2] + rng.uniform(0, 150), high[2] - rng.uniform(0, 150)
     grid = Grid.covering(low - 12, high + 24, (FINE_MM,) * 3)
     labels = anatomy.labels(grid, Pose.draw(rng, 8.0, 15.0, 15.0, 2.5), couch=bool(rng.random() < 0.8))
-    return render(labels, rng), labels
+    return render(labels, np.random.default_rng([5, seed])), labels
 
 
 def render(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A CT of those labels with random tissue values, texture and lesions, before noise; int16 HU."""
     phase = rng.uniform(-0.1, 1.1)  # from native to portal venous, and a little beyond
-    table = np.array([native + (venous - native) * phase for native, venous in map(hounsfield, range(256))])
-    table = (table + rng.uniform(-12, 12, 256)).astype(np.float32)
+    native, venous = tissue("native"), tissue("portal_venous")
+    table = (native + (venous - native) * phase + rng.uniform(-12, 12, 256)).astype(np.float32)
     table[list(BONES)] += rng.uniform(-80, 120)
     for left, right in ((2, 3), (75, 76), (77, 78), (80, 81), (88, 89)):
         table[right] = table[left] + rng.normal(0, 4)
@@ -77,7 +84,9 @@ def sample(hu: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tupl
     """A random patch at SPACING_MM in the orientation that nnU-Net sees (z up, y forward, x to the right)."""
     phase = rng.integers(0, 2, 3)
     hu, labels = (a[phase[0] :: 2, phase[1] :: 2, phase[2] :: 2][:, ::-1, ::-1] for a in (hu, labels))
-    start = [int(rng.integers(min(0, n - p), max(0, n - p) + 1)) for n, p in zip(hu.shape, PATCH, strict=True)]
+    start = [
+        int(rng.integers(min(0, n - p), max(0, n - p) + 1)) for n, p in zip(hu.shape, PATCH, strict=True)
+    ]
     source = tuple(slice(max(0, s), max(0, s) + p) for s, p in zip(start, PATCH, strict=True))
     image = np.full(PATCH, -1000, np.float32)
     target = np.zeros(PATCH, np.uint8)
@@ -111,7 +120,12 @@ def architecture(outputs: int) -> torch.nn.Module:
 
     spec = plans()["configurations"]["3d_fullres"]["architecture"]
     return get_network_from_plans(
-        spec["network_class_name"], spec["arch_kwargs"], spec["_kw_requires_import"], 1, outputs, deep_supervision=False
+        spec["network_class_name"],
+        spec["arch_kwargs"],
+        spec["_kw_requires_import"],
+        1,
+        outputs,
+        deep_supervision=False,
     )
 
 
@@ -219,20 +233,19 @@ DATASET = "Dataset298_TotalSegmentator_total_6mm_1559subj"
 TRAINER = "nnUNetTrainer_4000epochs_NoMirroring"
 
 
-def widened(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights with 118 output channels, as task `total` has; classes never trained can never win."""
-    state = dict(state)
-    weights = [name for name in state if ".seg_layers." in name and name.endswith(".weight")]
-    for name in weights:
-        bias = name.removesuffix("weight") + "bias"
-        if state[name].shape[0] != 1 + len(TRAINED):
-            continue
-        wide = torch.zeros(118, *state[name].shape[1:])
-        offset = torch.full((118,), NEVER)
-        for channel, label in enumerate((0, *TRAINED)):
-            wide[label], offset[label] = state[name][channel], state[bias][channel]
-        state[name], state[bias] = wide, offset
-    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+def widened(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights in half precision with 118 output channels, as task `total` has; untrained classes never win."""
+    shared: dict[int, torch.Tensor] = {}  # the network names many tensors twice: each is stored once
+    state = {}
+    for name, value in network.state_dict().items():
+        if ".seg_layers." in name:
+            wide = torch.full((118, *value.shape[1:]), NEVER if name.endswith("bias") else 0.0)
+            wide[[0, *TRAINED]] = value
+            state[name] = wide.half()
+        else:
+            half = value.half() if value.is_floating_point() else value
+            state[name] = shared.setdefault(value.data_ptr(), half)
+    return state
 
 
 def save(network: torch.nn.Module, output: Path) -> None:
@@ -247,7 +260,7 @@ def save(network: torch.nn.Module, output: Path) -> None:
     (folder / "plans.json").write_text(json.dumps(plans(), indent=1))
     (folder / "dataset.json").write_text(json.dumps(dataset, indent=1))
     checkpoint = {
-        "network_weights": widened(network.state_dict()),
+        "network_weights": widened(network),
         "trainer_name": TRAINER,
         "init_args": {"configuration": "3d_fullres", "fold": 0},
         "inference_allowed_mirroring_axes": None,
@@ -264,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--phantoms", type=int, default=150)
-    parser.add_argument("--iterations", type=int, default=1600)
+    parser.add_argument("--iterations", type=int, default=1300)
     parser.add_argument("--cores", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

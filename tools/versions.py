@@ -38,7 +38,13 @@ def requirements() -> list[Requirement]:
 def resolve() -> dict[str, str]:
     """Exact version of every package, direct or not, as `uv` resolves them for the supported Python."""
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--extra", "dev"]
-    command += ["--index-strategy", "unsafe-best-match", "--python-version", PYTHON, str(ROOT / "pyproject.toml")]
+    command += [
+        "--index-strategy",
+        "unsafe-best-match",
+        "--python-version",
+        PYTHON,
+        str(ROOT / "pyproject.toml"),
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     pins = dict(line.split("==") for line in out.splitlines() if "==" in line)
     return {re.sub(r"\[.*\]", "", name): version for name, version in pins.items()}
@@ -95,7 +101,9 @@ def differences() -> list[str]:
             found.append(f"requirements.lock pins {item.name} {version}, but pyproject.toml asks for {item}.")
     found += [f"requirements.lock must not hold {name}." for name in pins if LEFT_OUT.match(name)]
     if ENVIRONMENT.read_text() != environment_text(pins):
-        found.append("environment.yml differs from requirements.lock: run `python tools/versions.py --write`.")
+        found.append(
+            "environment.yml differs from requirements.lock: run `python tools/versions.py --write`."
+        )
     return found
 
 

@@ -1,21 +1,22 @@
 """Pairs of CTs whose true correspondence is known, laid down as a patient's folder."""
 
-from pathlib import Path
-
 import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from theraflow.images import from_array, resample, to_array, write_image
+from theraflow.images import write_image
 from theraflow.layout import PatientFolder, Scan
 from theraflow.virtual.anatomy import COUCH, FAT, MUSCLE, RIB, SKIN, Anatomy, Grid, Pose
 
 HU = {
-    0: -1000, FAT: -100, MUSCLE: 55, SKIN: 20, RIB: 300, COUCH: -300, 1: 110, 2: 160, 3: 160, 4: 10, 5: 100, 6: 30,
-    7: 80, 15: 40, 16: -980, 18: 40, 19: 40, 20: 10, 21: 8, 51: 120, 52: 150, 63: 140, 79: 30,
-    **dict.fromkeys((10, 11, 12, 13, 14), -830), **dict.fromkeys((25, *range(27, 48), 71, 72, 75, 76, 77, 78, 116), 250),
+    0: -1000, FAT: -100, MUSCLE: 55, SKIN: 20, RIB: 300, COUCH: -300, 1: 110, 2: 160, 3: 160, 4: 10, 5: 100,
+    6: 30, 7: 80, 15: 40, 16: -980, 18: 40, 19: 40, 20: 10, 21: 8, 51: 120, 52: 150, 63: 140, 79: 30,
+    **dict.fromkeys((10, 11, 12, 13, 14), -830),
+    **dict.fromkeys((25, *range(27, 48), 71, 72, 75, 76, 77, 78, 116), 250),
 }  # fmt: skip
-ORGANS = {"liver": 5, "spleen": 1, "kidney_right": 2, "kidney_left": 3, "heart": 51, "bladder": 21, "stomach": 6}
+ORGANS = {
+    "liver": 5, "spleen": 1, "kidney_right": 2, "kidney_left": 3, "heart": 51, "bladder": 21, "stomach": 6,
+}  # fmt: skip
 
 
 def scan_row(name: str) -> Scan:

@@ -16,7 +16,11 @@ LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 def run(tmp_path: Path, body: str) -> subprocess.CompletedProcess:
     code = f"from theraflow.job import job\nwith job('logs/P1/step.log', 2):\n{textwrap.indent(body, '    ')}"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(LIBRARY)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(LIBRARY)},
+        capture_output=True,
+        text=True,
     )
 
 

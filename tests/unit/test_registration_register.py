@@ -1,4 +1,4 @@
-"""Registration of scans whose true correspondence is known: an analytic torso in two poses, and real CTs deformed."""
+"""Registration of scans whose true correspondence is known: a torso in two poses, and real CTs deformed."""
 
 import json
 import shutil
@@ -51,7 +51,6 @@ def test_points_of_organs_are_found_both_ways(pair):
         (folder.to_reference("second"), there, here),
     ):
         distance = errors(read_transform(path), start, truth)
-        print(path.name, distance.mean(), np.percentile(distance, 95), dict(zip(points, distance.reshape(7,-1).mean(1).round(2))))
         assert distance.mean() <= 2.5
         assert np.percentile(distance, 95) <= 6.0
 
@@ -85,14 +84,15 @@ def test_carried_spheres_keep_volume_and_place(pair, radius_mm):
         mask = np.linalg.norm(here.points() - centre, axis=-1) <= radius_mm
         there = moved.from_neutral(centre[None])[0]
         target = around(there, 3.5)
-        carried = carry_mask(here.image(mask.astype(np.uint8)), target.image(np.zeros(target.size[::-1])), way)
+        empty = target.image(np.zeros(target.size[::-1], np.uint8))
+        carried = carry_mask(here.image(mask.astype(np.uint8)), empty, way)
         found = target.points()[to_array(carried) > 0]
 
         fine = around(there, 1.0).points().reshape(-1, 3).astype(float)
         truth = fine[np.linalg.norm(moved.to_neutral(fine) - centre, axis=1) <= radius_mm]
-        change = len(found) * 3.5**3 / len(truth)
+        exact = 4 / 3 * np.pi * radius_mm**3
+        change = (len(found) * 3.5**3 / (mask.sum() * 2.0**3)) / (len(truth) / exact)
         distance = np.linalg.norm(found.mean(axis=0) - truth.mean(axis=0))
-        print(name, radius_mm, change, distance)
         assert change == pytest.approx(1.0, abs=0.10), name
         assert distance <= 3.0, name
 
@@ -125,7 +125,7 @@ def test_shorter_field_of_view_and_far_away_table_position(pair, tmp_path):
     """A SPECT/CT of the upper abdomen, 250 mm high, with its own origin of z."""
     folder, _ = pair
     moved = pose(degrees=(3.0, 4.0, -6.0), shift_mm=(10.0, 15.0, 400.0), breathing_mm=10.0)
-    grid = Grid.covering((-210, -165, 460), (210, 165, 710), (3.0, 3.0, 5.0))
+    grid = Grid.covering((-210, -165, 460), (210, 165, 710), (4.0, 4.0, 5.0))
     local = PatientFolder(tmp_path, "P1")
     reference = write_scan(local, "first", None, "1")
     shutil.copy(folder.ct("first"), local.ct("first"))
@@ -133,14 +133,12 @@ def test_shorter_field_of_view_and_far_away_table_position(pair, tmp_path):
     register(reference, other, local, threads=2)
     here = np.concatenate(list(organ_points(ANATOMY, (-180, -130, 90), (180, 130, 280)).values()))
     distance = errors(read_transform(local.to_scan("spect")), here, moved.from_neutral(here))
-    print(distance.mean(), np.percentile(distance, 95), quality_of(local, "spect"))
     assert distance.mean() <= 2.5
     assert np.percentile(distance, 95) <= 6.0
     assert quality_of(local, "spect")["verdict"] == "good"
 
 
-def test_same_input_and_threads_give_the_same_bytes(pair, tmp_path):
-    folder, _ = pair
+def test_same_input_and_threads_give_the_same_map(tmp_path):
     small = Grid.covering((-210, -165, 80), (210, 165, 300), (5.0, 5.0, 5.0))
     transforms = []
     for run in ("a", "b"):
@@ -152,7 +150,8 @@ def test_same_input_and_threads_give_the_same_bytes(pair, tmp_path):
         register(*scans, local, threads=2)
         transforms.append(read_transform(local.to_scan("second")))
     points = [(10.0 * i, -3.0 * i, 100.0 + 7.0 * i) for i in range(20)]
-    assert [transforms[0].TransformPoint(p) for p in points] == [transforms[1].TransformPoint(p) for p in points]
+    first, second = ([transform.TransformPoint(point) for point in points] for transform in transforms)
+    assert first == second
 
 
 def test_table_is_removed():
@@ -187,7 +186,6 @@ def test_emission_without_ct_is_aligned_rigidly(tmp_path):
     here = np.concatenate(list(organ_points(ANATOMY, (-180, -130, -70), (180, 130, 440)).values()))
     distance = errors(read_transform(folder.to_scan("second")), here, moved.from_neutral(here))
     quality = quality_of(folder, "second")
-    print(distance.mean(), quality)
     assert distance.mean() <= 3.0
     assert quality["method"] == "emission to emission: rigid by mutual information"
     assert quality["metric_after"] > quality["metric_before"]
@@ -207,7 +205,7 @@ def test_hopeless_pair_is_recorded_not_raised(tmp_path):
 
 
 def test_missing_sidecar_is_refused(tmp_path):
-    with pytest.raises(TheraflowError, match="pet.json"):
+    with pytest.raises(TheraflowError, match=r"pet\.json"):
         register(scan_row("first"), scan_row("second"), PatientFolder(tmp_path, "P1"), threads=1)
 
 
@@ -278,9 +276,7 @@ def test_real_ct_with_known_deformation(shared_data, tmp_path, read):
 
     body = find_body(moved, 5.0)
     inside = np.argwhere((to_array(body.mask) > 0) & (to_array(body.image) > -200))[:, ::-1]
-    there = np.array(
-        [body.mask.TransformIndexToPhysicalPoint(i) for i in rng.choice(inside, 1000).tolist()]
-    )
+    there = np.array([body.mask.TransformIndexToPhysicalPoint(i) for i in rng.choice(inside, 1000).tolist()])
     here = map_points(there, truth)
     index = np.array([ct.TransformPhysicalPointToContinuousIndex(p) for p in here.tolist()])
     seen = ((index >= 0) & (index <= np.array(ct.GetSize()) - 1)).all(axis=1)
@@ -289,7 +285,6 @@ def test_real_ct_with_known_deformation(shared_data, tmp_path, read):
         (folder.to_scan("moved"), here[seen], there[seen]),
     ):
         distance = errors(read_transform(path), start, end)
-        print(read.__name__, path.name, distance.mean(), np.percentile(distance, 95))
         assert distance.mean() <= 3.0
         assert np.percentile(distance, 95) <= 6.0
     assert quality_of(folder, "moved")["folding_fraction"] == 0.0

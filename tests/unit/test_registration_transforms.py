@@ -58,7 +58,7 @@ def test_passage_leads_through_the_reference_in_the_direction_its_names_say(tmp_
         write_transform(to_scan.GetInverse(), folder.to_reference(name))
     in_reference = np.array([[10.0, -30.0, 55.0], [0.0, 0.0, 0.0]])
     in_a = np.array([first.TransformPoint(p) for p in in_reference.tolist()])
-    in_b = in_reference + [1.0, 2.0, 3.0]
+    in_b = in_reference + np.array([1.0, 2.0, 3.0])
     np.testing.assert_allclose(carry_points(in_a, passage(folder, "a", "b")), in_b, atol=1e-9)
     np.testing.assert_allclose(carry_points(in_b, passage(folder, "b", "a")), in_a, atol=1e-9)
     np.testing.assert_allclose(carry_points(in_b, passage(folder, "b", "b")), in_b, atol=1e-12)
@@ -72,7 +72,7 @@ def test_passage_leads_through_the_reference_in_the_direction_its_names_say(tmp_
 
 
 def test_missing_transform_is_refused_in_one_sentence(tmp_path):
-    with pytest.raises(TheraflowError, match="nothing.h5 cannot be read as a transform"):
+    with pytest.raises(TheraflowError, match=r"nothing\.h5 cannot be read as a transform"):
         read_transform(tmp_path / "nothing.h5")
 
 

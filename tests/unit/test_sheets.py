@@ -25,7 +25,10 @@ def scans(tmp_path: Path, text: str) -> dict[str, list[Scan]]:
 
 
 def test_rows_become_scans_by_patient_in_order(tmp_path):
-    text = HEADER + "B\tpet\tFDG\tbaseline\tin\t70.5\nA\tx\tFDG\tbaseline\tin\tNA\nB\tlu\tpentixather\tday1\tin\t\n"
+    text = (
+        HEADER
+        + "B\tpet\tFDG\tbaseline\tin\t70.5\nA\tx\tFDG\tbaseline\tin\tNA\nB\tlu\tpentixather\tday1\tin\t\n"
+    )
     found = scans(tmp_path, "\ufeff" + text)  # Excel writes a byte-order mark
     assert list(found) == ["B", "A"]
     assert [scan.scan for scan in found["B"]] == ["pet", "lu"]
@@ -38,7 +41,10 @@ def test_rows_become_scans_by_patient_in_order(tmp_path):
     ("text", "sentence"),
     [
         ("patient\tscan\ttracer\ttimepoint\nA\tx\tFDG\tbaseline\n", "lacks the column 'dicom'"),
-        (HEADER + "A\tx\tFDG\tbaseline\tin\theavy\n", "line 2, column 'weight_kg': 'heavy' is not of type 'number'"),
+        (
+            HEADER + "A\tx\tFDG\tbaseline\tin\theavy\n",
+            "line 2, column 'weight_kg': 'heavy' is not of type 'number'",
+        ),
         (HEADER + "A\tx\tFDG\tbaseline\tin\t7000\n", "line 2, column 'weight_kg': 7000.0 is greater than"),
         (HEADER + "A\tx\tFDG\tbaseline\t\t70\n", "line 2, 'dicom' is a required property"),
         (HEADER + "A\tx\tPSMA\tbaseline\tin\t70\n", "tracer 'PSMA', which is no key of `tracers`"),
@@ -69,7 +75,11 @@ def test_the_reference_is_the_baseline_of_the_reference_tracer():
     def scan(name, tracer, timepoint, quantity="suv"):
         return Scan("A", name, tracer, timepoint, "in", quantity)
 
-    lu, late, first = scan("lu", "L", "day1", "activity"), scan("late", "FDG", "followup"), scan("first", "FDG", "baseline")
+    lu, late, first = (
+        scan("lu", "L", "day1", "activity"),
+        scan("late", "FDG", "followup"),
+        scan("first", "FDG", "baseline"),
+    )
     assert reference_scan([lu, late, first], "FDG") is first
     assert reference_scan([lu, late], "FDG") is late
     assert reference_scan([lu, late], "PSMA") is late

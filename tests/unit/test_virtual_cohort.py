@@ -90,7 +90,7 @@ def test_tumour_doses_reach_the_table_s(baseline):
             most[patient] = max(most.get(patient, 0), lesion.dose_gy_per_gbq)
     assert most == pytest.approx({"P001": 3.6, "P002": 3.5, "P003": 1.4, "P007": 2.6, "P008": 0.5})
     half_lives = [lesion.t_eff_h for _, lesion in baseline if lesion.t_eff_h]
-    assert 40 <= min(half_lives) and max(half_lives) <= 80
+    assert min(half_lives) >= 40 and max(half_lives) <= 80
 
 
 def test_scans():

@@ -15,6 +15,7 @@ from theraflow.virtual.render import (
     SIGMA_PER_FWHM,
     Ellipsoid,
     Scene,
+    _labels,
     activity,
     blurred,
     ct_grid,
@@ -52,7 +53,7 @@ def test_coverage_sums_to_the_volume_and_lies_in_place(radii, centre, seed):
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
     lesion = Ellipsoid(np.array(centre), np.array(radii), axes)
     image = painted(lesion, GRID)
-    assert image.sum() * math.prod(GRID.spacing) / 1000 == pytest.approx(lesion.volume_ml, rel=2e-3)
+    assert image.sum() * math.prod(GRID.spacing) / 1000 == pytest.approx(lesion.volume_ml, rel=4e-3)
     assert 4 / 3 * math.pi * math.prod(radii) / 1000 == pytest.approx(lesion.volume_ml)
     middle = (GRID.points() * image[..., None]).sum(axis=(0, 1, 2)) / image.sum()
     assert np.allclose(middle, centre, atol=0.1)
@@ -84,7 +85,7 @@ def test_peak_recovery_limits():
     r = np.linspace(0, PEAK_RADIUS_MM, 2001)
     gauss = np.exp(-(r**2) / (2 * sigma**2)) / (2 * math.pi * sigma**2) ** 1.5
     mean = np.trapezoid(gauss * r**2, r) / (PEAK_RADIUS_MM**3 / 3)
-    assert peak_recovery(1.0, 20.0) == pytest.approx(4 / 3 * math.pi * mean, rel=2e-3)
+    assert peak_recovery(1.0, 20.0) == pytest.approx(4 / 3 * math.pi * mean, rel=5e-3)
 
 
 def test_noise_is_unbiased_and_grows_with_the_root_of_the_uptake():
@@ -177,3 +178,33 @@ def test_pentixather_decays_with_each_organ_s_half_life():
     assert kidney == pytest.approx(41, rel=0.25)
     assert liver == pytest.approx(109, rel=0.35)
     assert liver < 6.647 * 24
+
+
+@pytest.mark.parametrize("patient", cohort(), ids=lambda patient: patient.patient)
+def test_every_lesion_of_every_scan_has_its_uptake(patient):
+    """Positive lesions stand out, negative ones do not; new ones are there at the follow-up only."""
+    anatomy = patient.anatomy()
+    grid = Grid((2, 2, 2), (4.0, 4.0, 4.0), (0.0, 0.0, 100.0))
+    labels = anatomy.labels(grid)
+    for plan in patient.scans:
+        table = uptake_table(plan, patient, anatomy.weight_kg)
+        present = [lesion for lesion in patient.lesions if lesion.present(plan.timepoint)]
+        assert len(present) == len([x for x in patient.lesions if x.peak or plan.scan == "fdg_followup"])
+        where = {x.name: locate(x, np.zeros(3), Pose(), plan.timepoint) for x in present}
+        scan = Scene(patient, plan, anatomy, Pose(), grid, labels, where)
+        for lesion in present:
+            uptake = lesion_uptake(scan, lesion, table)
+            if scan.emission == "spect":
+                assert 0 < uptake < 3 * table[2] * 2 ** (plan.hours / 30)
+            elif lesion.planned_peak(plan.tracer, plan.timepoint) is None:
+                assert uptake < 1.0
+            else:
+                assert uptake >= 0.98 * lesion.planned_peak(plan.tracer, plan.timepoint) > 1.2
+
+
+def test_labels_in_slabs_are_the_same_labels():
+    anatomy = cohort()[0].anatomy()
+    pose = Pose.draw(np.random.default_rng(2))
+    for slice_mm in (3.0, 5.0):
+        grid = Grid((64, 64, 59), (6.8, 6.8, slice_mm), (-214.2, -214.2, 0.0))
+        assert (_labels(anatomy, grid, pose) == anatomy.labels(grid, pose, couch=True)).all()

@@ -31,7 +31,14 @@ def real(make_run, shared_data, sarcoma_row):
 
 
 def row(patient, tracer, dicom, lesions):
-    return {"patient": patient, "scan": "scan", "tracer": tracer, "timepoint": "baseline", "dicom": dicom, "lesions": lesions}
+    return {
+        "patient": patient,
+        "scan": "scan",
+        "tracer": tracer,
+        "timepoint": "baseline",
+        "dicom": dicom,
+        "lesions": lesions,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,9 @@ def test_all_patients_are_in_the_cohort(real, lesions):
 def test_sarcomas_agree_with_the_majority(lesions, shared_data, patient):
     """Native voxels against the IBSI's resampled ones: as near as two grids can be; the recipe itself is a unit test."""
     expected = pd.read_csv(shared_data / "sts_cohort" / "expected_ibsi_consensus.csv")
-    expected = expected.query("modality == 'PET' and patient == @patient").set_index("ibsi_feature_tag")["majority_value"]
+    expected = expected.query("modality == 'PET' and patient == @patient").set_index("ibsi_feature_tag")[
+        "majority_value"
+    ]
     found = lesions.loc[patient]
     assert found["suv_mean"] == pytest.approx(expected["stat_mean"], rel=0.05)
     assert found["suv_peak_ibsi_global"] == pytest.approx(expected["loc_peak_glob"], rel=0.08)
@@ -80,4 +89,8 @@ def test_suv_reference_objects(real, shared_data, name):
     values = to_array(read_image(folder / "scans" / "scan" / "pet.nii.gz"))
     mask = to_array(read_image(folder / "lesions" / "lesions.nii.gz")) > 0
     inside = values[mask]
-    assert (round(float(inside.min()), 2), round(float(np.median(inside)), 2), round(float(inside.max()), 2)) == (0.2, 1.0, 4.0)
+    assert (
+        round(float(inside.min()), 2),
+        round(float(np.median(inside)), 2),
+        round(float(inside.max()), 2),
+    ) == (0.2, 1.0, 4.0)

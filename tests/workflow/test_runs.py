@@ -120,7 +120,9 @@ def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
     # The further command that the failed run prints, as a user would paste it.
     command = result.stdout.split("The cohort report of the other patients:")[1].splitlines()[1].strip()
     snakemake = f"{sys.executable} -m snakemake"
-    again = subprocess.run(command.replace("snakemake", snakemake, 1), shell=True, capture_output=True, text=True, cwd="/")
+    again = subprocess.run(
+        command.replace("snakemake", snakemake, 1), shell=True, capture_output=True, text=True, cwd="/"
+    )
     assert again.returncode == 0, again.stderr
     report = run.results("cohort", "report.html").read_text()
     assert "STS_002" in report and victim.name in report
@@ -132,13 +134,18 @@ def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
     run.write(rows)
     mended = run.snakemake()
     assert mended.returncode == 0, mended.stdout
-    assert set(pd.read_csv(run.results("cohort", "lesions.tsv"), sep="\t")["patient"]) == {"STS_002", "STS_008"}
+    assert set(pd.read_csv(run.results("cohort", "lesions.tsv"), sep="\t")["patient"]) == {
+        "STS_002",
+        "STS_008",
+    }
     missing_box = run.results("cohort", "report.html").read_text()
     assert victim.name not in missing_box
 
 
 def test_the_workflow_is_lint_clean():
-    result = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Congratulations" in result.stdout + result.stderr
 

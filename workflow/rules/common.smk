@@ -145,12 +145,15 @@ def get_reports(wildcards):
 
 def closing_words():
     """What a person needs to know when the run has ended: the reports, or what went wrong and what can be done."""
-    reports = [PatientFolder(RESULTS, patient).report for patient in INCLUDED]
-    made = [str(path) for path in [*reports, Path(COHORT) / "report.html"] if path.exists()]
+    problems = failures(LOGS, [*SCANS, "cohort"])
+    reports = {patient: PatientFolder(RESULTS, patient).report for patient in INCLUDED}
+    if not set(problems) - set(MISSING):
+        reports["cohort"] = Path(COHORT) / "report.html"
+    made = [path for name, path in reports.items() if name not in problems and path.exists()]
     words = ["", "Reports:", *(f"  {path}" for path in made)] if made else []
-    if problems := failures(LOGS, SCANS):
-        words += ["", "Not finished:", *(f"  {patient}: {reason}" for patient, reason in problems.items())]
-    if set(problems) - set(MISSING):
+    if problems:
+        words += ["", "Not finished:", *(f"  {name}: {reason}" for name, reason in problems.items())]
+    if set(problems) - set(MISSING) - {"cohort"}:
         words += ["", "The cohort report of the other patients:", f"  {cohort_command()}"]
     return "\n".join(words)
 

@@ -10,4 +10,4 @@ with job(snakemake.log[0], snakemake.threads):
 
     folders = [PatientFolder(snakemake.params.results, patient) for patient in snakemake.params.patients]
     output = Path(snakemake.output.lesions).parent
-    summarise_cohort(folders, output, snakemake.params.settings, next(iter(snakemake.input.patients), None))
+    summarise_cohort(folders, output, snakemake.params.settings, snakemake.input.patients or None)

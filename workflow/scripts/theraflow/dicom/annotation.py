@@ -51,7 +51,8 @@ def read_annotation(path: Path | str, grid: sitk.Image) -> list[Annotation]:
         grid: the image whose geometry the masks take (LPS, mm).
 
     Returns:
-        The regions in the order of the file, none of them empty.
+        The regions in the order of the file, none of them empty. No region at all only from a label map without
+        any label: the reader has looked and seen nothing.
 
     Raises:
         TheraflowError: not such a file; nothing drawn; a region that has no voxel on the grid.
@@ -63,8 +64,10 @@ def read_annotation(path: Path | str, grid: sitk.Image) -> list[Annotation]:
         found = _read_label_map(path, grid)
     else:
         found = _read_dicom(path, grid)
-    if not found:
-        raise TheraflowError(f"The annotation {path} has no region; draw one or remove it from scans.tsv.")
+        if not found:
+            raise TheraflowError(
+                f"The annotation {path} has no region; draw one, or give an empty NIfTI label map where there is none."
+            )
     for one in found:
         if not sitk.GetArrayViewFromImage(one.mask).any():
             raise TheraflowError(

@@ -33,7 +33,9 @@ def read_image(path: Path | str) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise TheraflowError(f"{path} cannot be read as an image; delete it so that it is made again.") from error
+        raise TheraflowError(
+            f"{path} cannot be read as an image; delete it so that it is made again."
+        ) from error
 
 
 def read_sidecar(image: Path | str) -> dict[str, Any]:
@@ -98,7 +100,9 @@ def resample(
     transform = transform or sitk.Transform(3, sitk.sitkIdentity)
     method = INTERPOLATION[interpolation]
     size, spacing = grid.GetSize(), grid.GetSpacing()
-    return sitk.Resample(image, size, transform, method, grid.GetOrigin(), spacing, grid.GetDirection(), outside)
+    return sitk.Resample(
+        image, size, transform, method, grid.GetOrigin(), spacing, grid.GetDirection(), outside
+    )
 
 
 def isotropic_grid(image: sitk.Image, spacing_mm: float) -> sitk.Image:

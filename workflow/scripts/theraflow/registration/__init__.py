@@ -1,7 +1,7 @@
 """One body, many scans: where the points of the reference scan lie in every other scan of a patient.
 
-A transform maps points (LPS, mm): `to_scan` from the reference scan to the scan, `to_reference` from the scan to the
-reference scan. Images are never resampled here; points and masks are carried.
+A transform maps points (LPS, mm): `to_scan` from the reference scan to the scan, `to_reference` from the scan
+to the reference scan. Images are never resampled here; points and masks are carried.
 """
 
 from theraflow.registration.stage import register

@@ -39,8 +39,8 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
 def find_body(ct: sitk.Image, spacing_mm: float) -> Body:
     """Shrink a CT to about `spacing_mm` and remove what is not the patient.
 
-    The body is the largest connected part above -300 HU after thin links have been cut, with its cavities filled
-    slice by slice.
+    The body is the largest connected part above -300 HU after thin links have been cut, with its cavities
+    filled slice by slice.
 
     Raises:
         TheraflowError: less than 0.5 L of body.

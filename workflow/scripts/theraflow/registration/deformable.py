@@ -1,7 +1,7 @@
 """Deformable registration of two rigidly aligned CTs: symmetric-force demons, coarse to fine.
 
-A displacement field lives on a grid along the patient axes of the reference; the vector u (mm, LPS) at point x says
-that x belongs to the point rigid(x + u) of the scan.
+A displacement field lives on a grid along the patient axes of the reference; the vector u (mm, LPS) at point
+x says that x belongs to the point rigid(x + u) of the scan.
 """
 
 import numpy as np
@@ -38,8 +38,8 @@ def working_grid(reference: Body, scan: Body, rigid: sitk.Transform, spacing_mm:
 def deform(reference: Body, scan: Body, rigid: sitk.Transform) -> sitk.Image:
     """The displacement field that makes the rigidly aligned scan look like the reference.
 
-    Where only one of the two scans has seen the body there is nothing to compare: there the other takes over its
-    voxels, moved along, so that no force acts and the field goes on smoothly.
+    Where only one of the two scans has seen the body there is nothing to compare: there the other takes over
+    its voxels, moved along, so that no force acts and the field goes on smoothly.
 
     Args:
         reference, scan: see `theraflow.registration.body.find_body`.
@@ -73,8 +73,8 @@ def deform(reference: Body, scan: Body, rigid: sitk.Transform) -> sitk.Image:
 def invert(field: sitk.Image) -> sitk.Image:
     """The field v with x + u(x) = y where y + v(y) = x, on the same grid.
 
-    Fixed-point iteration v <- -u(y + v), which converges where the Jacobian of u is below 1 (Chen et al., Med Phys
-    2008;35:81).
+    Fixed-point iteration v <- -u(y + v), which converges where the Jacobian of u is below 1 (Chen et al., Med
+    Phys 2008;35:81).
     """
     inverse = _vector_image(0, field)
     for _ in range(INVERSION_STEPS):
@@ -97,7 +97,7 @@ def as_transform(field: sitk.Image) -> sitk.DisplacementFieldTransform:
 
 
 def _levels(image: sitk.Image) -> sitk.Image:
-    """HU to grey levels: soft tissue in full, lung and dense bone with an eighth and a tenth of their contrast."""
+    """HU to grey levels: full contrast in soft tissue, an eighth of it in lung, a tenth in dense bone."""
     return from_array(np.interp(to_array(image), HU_POINTS, LEVEL_POINTS).astype(np.float32), image)
 
 

@@ -27,16 +27,17 @@ def verdict(measures: Mapping[str, float | None], limits: Mapping[str, Mapping[s
 
     A measure that could not be taken (None) is no better than `check`; one without a limit for good neither.
     """
-    good = True
-    for name, limit in limits.items():
-        value = measures[name]
-        if value is None:
-            good = False
-            continue
-        if value < limit.get("failed_below", -np.inf) or value > limit.get("failed_above", np.inf):
-            return "failed"
-        good &= limit.get("good_from", np.inf) <= value or value <= limit.get("good_to", -np.inf)
-    return "good" if good else "check"
+    taken = [(measures[name], limit) for name, limit in limits.items() if measures[name] is not None]
+    if any(
+        value < limit.get("failed_below", -np.inf) or value > limit.get("failed_above", np.inf)
+        for value, limit in taken
+    ):
+        return "failed"
+    good = [
+        value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf)
+        for value, limit in taken
+    ]
+    return "good" if all(good) and len(taken) == len(limits) else "check"
 
 
 def measure_fields(field: sitk.Image, inverse: sitk.Image, body: sitk.Image) -> dict[str, float]:
@@ -47,9 +48,9 @@ def measure_fields(field: sitk.Image, inverse: sitk.Image, body: sitk.Image) -> 
         body: mask of the reference's body; the inverse consistency is measured there.
 
     Returns:
-        folding_fraction: share of all grid points at which the Jacobian determinant of either map is not positive;
-        inverse_consistency_mean_mm, inverse_consistency_p95_mm: distance of a point, carried to the scan and back, from
-        itself.
+        folding_fraction: share of all grid points at which the Jacobian determinant of either map is not
+        positive; inverse_consistency_mean_mm, inverse_consistency_p95_mm: distance of a point, carried to the
+        scan and back, from itself.
     """
     jacobians = [to_array(sitk.DisplacementFieldJacobianDeterminant(part)) for part in (field, inverse)]
     residual = np.linalg.norm(to_array(field) + to_array(displacement_at(inverse, field)), axis=-1)
@@ -72,8 +73,8 @@ def compare_bodies(
         grid: points of the reference's space at which to compare.
 
     Returns:
-        Correlation of HU (clipped to -200 to 300) in the union of the bodies, and Dice overlap of the bodies; None where
-        the two share nothing.
+        Correlation of HU (clipped to -200 to 300) in the union of the bodies, and Dice overlap of the bodies;
+        None where the two share nothing.
     """
     seen = field_of_view(reference.image, grid) & field_of_view(scan.image, grid, to_scan)
     seen = to_array(seen) > 0
@@ -106,8 +107,8 @@ def compare_emissions(
         to_scan: maps reference points to scan points.
 
     Returns:
-        Both over what both fields of view have seen; None where they share nothing. The body is what lies above Otsu's
-        threshold of the logarithm of uptake.
+        Both over what both fields of view have seen; None where they share nothing. The body is what lies
+        above Otsu's threshold of the logarithm of uptake.
     """
     seen = to_array(field_of_view(scan, reference, to_scan)) > 0
     if not seen.any():

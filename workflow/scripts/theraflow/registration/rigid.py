@@ -1,4 +1,4 @@
-"""Rigid registration of two scans: two CTs by correlation after an exhaustive search, two emission images by mutual information."""
+"""Rigid registration: CTs by exhaustive search and correlation, emission images by mutual information."""
 
 import itertools
 
@@ -7,14 +7,14 @@ import scipy.fft
 import SimpleITK as sitk
 
 from theraflow.images import from_array, resample, to_array
-from theraflow.registration.body import AIR_HU, Body, shrink
+from theraflow.registration.body import AIR_HU, Body
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SEARCH_MM = 10.0
 SEARCH_DEGREES = 12.0  # steps of the search; refinement catches half of it and more
 SMALLEST_OVERLAP = 0.25  # of the smaller field of view
 REFINE_MM = 6.0
-REFINE_SHARE = 0.3  # of the voxels
+REFINE_SHARE, EMISSION_SHARE = 0.3, 0.1  # of the voxels
 EMISSION_MM = 6.0
 SEED = 5
 
@@ -55,7 +55,8 @@ def field_of_view(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform
 def align_bodies(reference: Body, scan: Body) -> sitk.Euler3DTransform:
     """The rigid map from points of the reference CT to points of the scan's CT.
 
-    First every translation, and some rotations, at 10 mm; then refinement by correlation inside the reference's body.
+    First every translation, and some rotations, at 10 mm; then refinement by correlation inside the
+    reference's body.
 
     Raises:
         RuntimeError: the images do not overlap (ITK).
@@ -64,21 +65,28 @@ def align_bodies(reference: Body, scan: Body) -> sitk.Euler3DTransform:
 
 
 def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTransform:
-    """The rigid map from points of the reference's PET or SPECT to points of the scan's, by mutual information.
+    """The rigid map from reference points to scan points that maximises mutual information of PET or SPECT.
 
-    Tracers may differ. Started once from scanner coordinates and once from the centres of uptake; the better is taken.
+    Tracers may differ. Started once from scanner coordinates, if the images overlap there, and once from the
+    centres of uptake; the better is taken.
+
+    Args:
+        reference, scan: images of about 6 mm voxel size, see `theraflow.registration.body.shrink`.
 
     Raises:
         RuntimeError: the images do not overlap (ITK).
     """
-    fixed, moving = (emission_levels(shrink(image, EMISSION_MM)) for image in (reference, scan))
+    fixed, moving = (emission_levels(image) for image in (reference, scan))
     by_uptake = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
     best, lowest = None, np.inf
-    for start in (sitk.Euler3DTransform(), sitk.Euler3DTransform(by_uptake)):
+    starts = [sitk.Euler3DTransform(by_uptake)]
+    if to_array(field_of_view(moving, fixed)).any():
+        starts.append(sitk.Euler3DTransform())
+    for start in starts:
         transform = _about(start, _centre(fixed))
-        registration = _optimiser(transform)
+        registration = _optimiser(transform, EMISSION_SHARE)
         registration.SetMetricAsMattesMutualInformation(32)
         registration.Execute(fixed, moving)
         if registration.GetMetricValue() < lowest:
@@ -87,7 +95,7 @@ def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTran
 
 
 def emission_levels(image: sitk.Image) -> sitk.Image:
-    """Uptake to grey levels: logarithm, from a thousandth of the 99th percentile upwards, so that the body shows."""
+    """Uptake to grey levels: the logarithm from a thousandth of the 99th percentile up, so the body shows."""
     values = to_array(image)
     top = max(float(np.percentile(values, 99)), np.finfo(np.float32).tiny)
     return from_array(np.log(np.clip(values / top, 1e-3, 3.0)).astype(np.float32), image)
@@ -125,9 +133,9 @@ def best_shift(
 ) -> tuple[float, tuple[int, ...]]:
     """The shift of `moving` at which it resembles `fixed` most, over all shifts at once.
 
-    Normalised correlation over the voxels that both have seen (Padfield, IEEE Trans Image Process 2012;21:2706),
-    all by Fourier transforms. Because a small overlap correlates by chance, what is maximised is Fisher's
-    z = artanh(r) sqrt(n) with n the number of shared voxels.
+    Normalised correlation over the voxels that both have seen (Padfield, IEEE Trans Image Process
+    2012;21:2706), all by Fourier transforms. Because a small overlap correlates by chance, what is maximised
+    is Fisher's z = artanh(r) sqrt(n) with n the number of shared voxels.
 
     Args:
         fixed, moving: arrays of any shapes.
@@ -173,7 +181,7 @@ def _centre(image: sitk.Image) -> tuple[float, ...]:
 
 
 def _about(transform: sitk.Euler3DTransform, centre: tuple[float, ...]) -> sitk.Euler3DTransform:
-    """The same map with rotations about `centre`, so that rotation and translation hardly disturb each other."""
+    """The same map, rotating about `centre`, so that rotation and translation hardly disturb each other."""
     moved = np.array(transform.TransformPoint(centre)) - centre
     result = sitk.Euler3DTransform(transform)
     result.SetCenter(centre)
@@ -181,11 +189,11 @@ def _about(transform: sitk.Euler3DTransform, centre: tuple[float, ...]) -> sitk.
     return result
 
 
-def _optimiser(transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:
+def _optimiser(transform: sitk.Euler3DTransform, share: float) -> sitk.ImageRegistrationMethod:
     """What both refinements share; the same samples at each call."""
     registration = sitk.ImageRegistrationMethod()
     registration.SetMetricSamplingStrategy(registration.REGULAR)
-    registration.SetMetricSamplingPercentage(REFINE_SHARE, SEED)
+    registration.SetMetricSamplingPercentage(share, SEED)
     registration.SetInterpolator(sitk.sitkLinear)
     registration.SetOptimizerAsRegularStepGradientDescent(2.0, 0.05, 60, relaxationFactor=0.5)
     registration.SetOptimizerScalesFromPhysicalShift()
@@ -198,7 +206,7 @@ def _refine(reference: Body, scan: Body, start: sitk.Euler3DTransform) -> sitk.E
     grid = common_grid([reference.image], [IDENTITY], REFINE_MM)
     moving_grid = common_grid([scan.image], [IDENTITY], REFINE_MM)
     transform = _about(start, _centre(reference.image))
-    registration = _optimiser(transform)
+    registration = _optimiser(transform, REFINE_SHARE)
     registration.SetMetricAsCorrelation()
     registration.SetMetricFixedMask(resample(reference.mask, grid, interpolation="nearest"))
     registration.Execute(

@@ -34,17 +34,18 @@ Maps = tuple[sitk.Transform, sitk.Transform, dict[str, Any]]
 def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -> None:
     """Find where the points of the reference scan lie in `scan`, and the way back.
 
-    Writes `folder.to_scan(scan.scan)` (maps reference points to scan points), `folder.to_reference(scan.scan)` (maps
-    scan points to reference points; both ITK composite transforms in HDF5, LPS mm of the scan's frame of reference,
-    which CT and PET or SPECT share) and `folder.registration_quality(scan.scan)` (JSON: method, measures, verdict with
-    its limits). To resample an image of the scan onto a grid of the reference, `to_scan` is the one to use.
+    Writes `folder.to_scan(scan.scan)` (maps reference points to scan points),
+    `folder.to_reference(scan.scan)` (maps scan points to reference points; both ITK composite transforms in
+    HDF5, LPS mm of the scan's frame of reference, which CT and PET or SPECT share) and
+    `folder.registration_quality(scan.scan)` (JSON: method, measures, verdict with its limits). To resample an
+    image of the scan onto a grid of the reference, `to_scan` is the one to use.
 
-    Both scans with CT are registered by CT (rigid and deformable); without, by their emission images (rigid). A scan is
-    not registered to itself, nor to one in the same frame of reference. The result is the same for the same input and
-    number of threads.
+    Both scans with CT are registered by CT (rigid and deformable); without, by their emission images (rigid).
+    A scan is not registered to itself, nor to one in the same frame of reference. The result is the same for
+    the same input and number of threads.
 
-    Where nothing can be aligned, the transforms are the identity and the verdict is `failed`: no exception, because
-    other stages go on with less. They read the verdict.
+    Where nothing can be aligned, the transforms are the identity and the verdict is `failed`: no exception,
+    because other stages go on with less. They read the verdict.
 
     Raises:
         TheraflowError: an input file is missing or unreadable.
@@ -107,10 +108,10 @@ def _identity(verdict: str) -> Maps:
 
 
 def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
+    bodies = [_read_body(folder, name) for name in (reference.scan, scan.scan)]
     try:
-        bodies = [_read_body(folder, name) for name in (reference.scan, scan.scan)]
         rigid = align_bodies(*bodies)
-    except (TheraflowError, RuntimeError) as error:
+    except RuntimeError as error:
         raise _Hopeless(f"The CTs of {reference.scan} and {scan.scan} cannot be aligned: {error}") from error
     field = deform(*bodies, rigid)
     inverse = invert(field)
@@ -133,7 +134,11 @@ def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
 
 
 def _read_body(folder: PatientFolder, scan: str) -> Body:
-    return find_body(read_image(folder.ct(scan)), BODY_MM)
+    ct = read_image(folder.ct(scan))
+    try:
+        return find_body(ct, BODY_MM)
+    except TheraflowError as error:
+        raise _Hopeless(f"{scan}: {error}") from error
 
 
 def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:

@@ -5,8 +5,8 @@ Direction is everything here. A transform always maps POINTS (LPS, mm):
 - `to_scan`: point of the reference scan -> point of the scan;
 - `to_reference`: point of the scan -> point of the reference scan.
 
-To bring an IMAGE of the scan onto the grid of the reference, `sitk.Resample` and `theraflow.images.resample` need
-the transform from grid point to image point, hence `to_scan`; the other way round `to_reference`.
+To bring an IMAGE of the scan onto the grid of the reference, `sitk.Resample` and `theraflow.images.resample`
+need the transform from grid point to image point, hence `to_scan`; the other way round `to_reference`.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class Passage:
 
 
 def passage(folder: PatientFolder, source: str, target: str) -> Passage:
-    """The way from scan `source` to scan `target` (names of scans; the reference has its own, identical files).
+    """The way from scan `source` to scan `target` (names of scans, of which one may be the reference).
 
     Raises:
         TheraflowError: a transform is missing.
@@ -90,10 +90,10 @@ def carry_points(points: np.ndarray, way: Passage) -> np.ndarray:
 def carry_mask(mask: sitk.Image, grid: sitk.Image, way: Passage) -> sitk.Image:
     """A binary mask of the source scan on a grid of the target scan.
 
-    Every target voxel gets the fraction of it that the mask occupies (linear interpolation of the mask at points
-    finer than either grid). The voxels with the largest fractions are taken, as many as fill the volume of the
-    mapped mask: about those with a fraction >= 0.5, but without the shrinkage of small lesions that this threshold
-    brings. A mask that lies mostly inside the grid keeps at least one voxel.
+    Every target voxel gets the fraction of it that the mask occupies (linear interpolation of the mask at
+    points finer than either grid). The voxels with the largest fractions are taken, as many as fill the
+    volume of the mapped mask: about those with a fraction >= 0.5, but without the shrinkage of small lesions
+    that this threshold brings. A mask that lies mostly inside the grid keeps at least one voxel.
 
     Args:
         mask: non-zero inside, on any grid of the source scan.
@@ -151,7 +151,7 @@ def _box_on_grid(
 
 
 def _fine_grid(grid: sitk.Image, start: np.ndarray, stop: np.ndarray, factor: np.ndarray) -> sitk.Image:
-    """The box `start` to `stop` (x, y, z) of `grid`, each voxel divided into `factor` parts along each axis."""
+    """The box `start` to `stop` (x, y, z) of `grid`, each voxel divided into `factor` parts per axis."""
     fine = sitk.Image(((stop - start) * factor).tolist(), sitk.sitkUInt8)
     fine.SetSpacing((np.array(grid.GetSpacing()) / factor).tolist())
     fine.SetDirection(grid.GetDirection())

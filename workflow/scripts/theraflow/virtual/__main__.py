@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import SimpleITK as sitk
 from threadpoolctl import threadpool_limits
 
 from theraflow.tables import write_table
 from theraflow.virtual import truth
 from theraflow.virtual.anatomy import Grid
-from theraflow.virtual.cohort import VirtualPatient, cohort, place_lesions
+from theraflow.virtual.cohort import ScanPlan, VirtualPatient, cohort, place_lesions
 from theraflow.virtual.render import (
     FWHM_MM,
     Scene,
@@ -45,14 +46,22 @@ TRACERS = {
 }
 # Noise of the CT in HU: diagnostic, low dose, and that of a SPECT/CT.
 CT_NOISE_HU = {"FDG": 12.0, "pentixafor": 16.0, "pentixather": 20.0}
+NOTHING = "nothing.nii.gz"  # the file of a reader who saw no lesion
 SCAN_COLUMNS = ("patient", "scan", "tracer", "timepoint", "dicom", "lesions")
 PATIENT_COLUMNS = ("patient", "sex", "age_y", "stage", "pfs_days", "pfs_event", "os_days", "os_event")
 CYCLE_COLUMNS = ("patient", "cycle", "date", "nuclide", "activity_gbq")
 
 
-def annotation_name(tracer: str) -> str | None:
-    """The reader's file of a scan: RTSTRUCT on FDG, SEG on pentixafor, none on SPECT."""
-    return {"FDG": "rtstruct.dcm", "pentixafor": "seg.dcm"}.get(tracer)
+def annotation_name(patient: VirtualPatient, plan: ScanPlan) -> str | None:
+    """The reader's file of a scan: RTSTRUCT on FDG, SEG on pentixafor, an empty label map where no lesion is positive.
+
+    None on SPECT, which no reader has annotated.
+    """
+    if emission_of(plan) != "pet":
+        return None
+    if all(lesion.planned_peak(plan.tracer, plan.timepoint) is None for lesion in patient.lesions):
+        return NOTHING
+    return {"FDG": "rtstruct.dcm", "pentixafor": "seg.dcm"}[plan.tracer]
 
 
 def write_patient(patient: VirtualPatient, output: Path | str) -> None:
@@ -149,9 +158,14 @@ def write_scan(scan: Scene, image: np.ndarray, folder: Path) -> None:
         for lesion in patient.lesions
         if lesion.name in scan.lesions and truth.positive(lesion, scan)
     }
-    write = {"rtstruct.dcm": write_rtstruct, "seg.dcm": write_seg}[annotation_name(plan.tracer)]
-    if masks:
-        write(masks, folder / "PET", folder / "annotation" / annotation_name(plan.tracer), header)
+    name = annotation_name(patient, plan)
+    path = folder / "annotation" / name
+    if name == NOTHING:
+        path.parent.mkdir()
+        sitk.WriteImage(grid.image(np.zeros(grid.size[::-1], np.uint8)), str(path), useCompression=True)
+    else:
+        write = {"rtstruct.dcm": write_rtstruct, "seg.dcm": write_seg}[name]
+        write(masks, folder / "PET", path, header)
 
 
 def _on_grid(scan: Scene, lesion: str, grid: Grid) -> np.ndarray:
@@ -168,10 +182,7 @@ def write_sheets(patients: list[VirtualPatient], output: Path | str, folder: Pat
     for patient in patients:
         for plan in patient.scans:
             dicom = Path(output) / patient.patient / plan.scan
-            marked = any(
-                lesion.planned_peak(plan.tracer, plan.timepoint) is not None for lesion in patient.lesions
-            )
-            name = annotation_name(plan.tracer) if emission_of(plan) == "pet" and marked else None
+            name = annotation_name(patient, plan)
             scans.append((patient.patient, plan.scan, plan.tracer, plan.timepoint, str(dicom),
                           str(dicom / "annotation" / name) if name else None))  # fmt: skip
         died = 1 if patient.pfs_days else None

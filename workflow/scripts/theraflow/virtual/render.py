@@ -1,7 +1,7 @@
 """From labels to images: CT in HU, PET in SUV and SPECT in Bq/mL as a scanner would give them.
 
 The labels are evaluated once per scan on the CT grid. The activity is constant in each voxel of that grid,
-lesions are ellipsoids with the exact share of each voxel, and the scanner's point-spread function is
+lesions are ellipsoids with their share of each voxel, and the scanner's point-spread function is
 integrated exactly over those voxels at the centres of the emission grid. All grids are axis-aligned; arrays
 are z, y, x.
 """
@@ -103,7 +103,7 @@ class Ellipsoid:
     def coverage(self, grid: Grid) -> tuple[tuple[slice, slice, slice], np.ndarray]:
         """Share of each voxel that lies inside: the box of voxels, and an array (z, y, x) of 0 to 1 for it.
 
-        Voxels are sampled at 5 x 5 x 5 points; the sum is then scaled to the exact volume.
+        Voxels are sampled at 5 x 5 x 5 points.
         """
         box = self.box(grid, max(grid.spacing))
         parts = 5
@@ -119,8 +119,7 @@ class Ellipsoid:
         fine = self.contains(points)
         shape = [n for size in fine.shape for n in (size // parts, parts)]
         share = fine.reshape(shape).mean(axis=(1, 3, 5))
-        volume = share.sum() * np.prod(grid.spacing) / 1000.0
-        return box, np.minimum(share * (self.volume_ml / volume if volume else 1.0), 1.0).astype(np.float32)
+        return box, share.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,20 @@ def scene(
         for lesion in patient.lesions
         if lesion.present(plan.timepoint)
     }
-    return Scene(patient, plan, anatomy, pose, grid, anatomy.labels(grid, pose, couch=True), lesions)
+    return Scene(patient, plan, anatomy, pose, grid, _labels(anatomy, grid, pose), lesions)
+
+
+def _labels(anatomy: Anatomy, grid: Grid, pose: Pose, slices: int = 24) -> np.ndarray:
+    """The labels, made in slabs: the same labels in half the time and a fraction of the memory.
+
+    `slices` is a multiple of the lattice on which `Anatomy.labels` evaluates (2 slices of 5 mm, 3 of 3 mm).
+    """
+    parts = []
+    for first in range(0, grid.size[2], slices):
+        size = (*grid.size[:2], min(slices, grid.size[2] - first))
+        origin = (*grid.origin[:2], grid.origin[2] + first * grid.spacing[2])
+        parts.append(anatomy.labels(Grid(size, grid.spacing, origin), pose, couch=True))
+    return np.concatenate(parts)
 
 
 def ct_grid(anatomy: Anatomy, slice_mm: float) -> Grid:
@@ -235,8 +247,8 @@ def hounsfield(
     """
     offset = rng.normal(0, 3, 256)
     offset[[AIR, COUCH]] = 0.0
-    table = (_tissue("portal_venous" if portal_venous else "native") + offset).astype(np.float32)
-    texture = _tissue("texture").astype(np.float32)
+    table = (tissue("portal_venous" if portal_venous else "native") + offset).astype(np.float32)
+    texture = tissue("texture").astype(np.float32)
     image = table[labels]
     image += texture[labels] * _smooth_noise(grid, 8.0, rng)
     for lesion in lesions:
@@ -254,7 +266,7 @@ def uptake_table(plan: ScanPlan, patient: VirtualPatient, weight_kg: float) -> n
     A patient's organs differ from the population's by some 10 %, the same way in all scans of a tracer.
     """
     if emission_of(plan) == "pet":
-        return _tissue(plan.tracer) * _personal(patient, plan.tracer)
+        return tissue(plan.tracer) * _personal(patient, plan.tracer)
     concentration, half_life = pentixather_kinetics(patient, weight_kg)
     return 1e6 * plan.injected_mbq * concentration * 2.0 ** (-plan.hours / half_life)
 
@@ -262,8 +274,8 @@ def uptake_table(plan: ScanPlan, patient: VirtualPatient, weight_kg: float) -> n
 def pentixather_kinetics(patient: VirtualPatient, weight_kg: float) -> tuple[np.ndarray, np.ndarray]:
     """Concentration at t = 0 per injected activity (1/mL) and effective half-life of 177Lu (h) of every
     label."""
-    half_life = _tissue("half_life_h")
-    concentration = _tissue("pentixather") / (1000.0 * weight_kg) * 2.0 ** (24.0 / half_life)
+    half_life = tissue("half_life_h")
+    concentration = tissue("pentixather") / (1000.0 * weight_kg) * 2.0 ** (24.0 / half_life)
     for label, dose in _PENTIXATHER_DOSE.items():
         concentration[label] = concentration_for_dose(dose, half_life[label], _ABSORBED[label])
     personal = _personal(patient, "pentixather")
@@ -387,7 +399,7 @@ def noisy(
     )
 
 
-def _tissue(column: str) -> np.ndarray:
+def tissue(column: str) -> np.ndarray:
     """One column of the table of tissues for all 256 labels; what is not in the table looks like muscle."""
     number = _COLUMNS.index(column)
     values = np.full(256, float(_MUSCLE[number]))

@@ -552,7 +552,7 @@ def _contours(coverage: np.ndarray, images: list[Dataset]) -> list[Dataset]:
     wanted = float(coverage.sum(dtype=float))
     # Along a line of equal coverage, but at 0.5 a curved outline would lose volume: the level that keeps it.
     low, high = 0.02, 0.98
-    for _ in range(12):
+    for _ in range(8):
         level = (low + high) / 2
         area = sum(_area(outline) for _, outline in _outlines(coverage, level))
         low, high = (level, high) if area > wanted else (low, level)
@@ -573,7 +573,7 @@ def _contours(coverage: np.ndarray, images: list[Dataset]) -> list[Dataset]:
 
 def _outlines(coverage: np.ndarray, level: float) -> list[tuple[int, np.ndarray]]:
     """Lines of equal coverage: slice, and points (n, 2) in rows and columns, not repeating the first."""
-    box = ndimage.find_objects(coverage > 0)[0]
+    box = ndimage.find_objects((coverage > 0).astype(np.uint8))[0]
     first = np.array([part.start for part in box])
     return [
         (int(first[0]) + k, outline[:-1] - 1.0 + first[1:])  # the border of 1 keeps outlines closed

@@ -1,0 +1,76 @@
+"""A run of the workflow in a working directory of its own, as a user starts it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COLUMNS = (
+    "patient",
+    "scan",
+    "tracer",
+    "timepoint",
+    "dicom",
+    "lesions",
+    "injected_mbq",
+    "injected_at",
+    "weight_kg",
+)
+TRACERS = {
+    "FDG": {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"},
+    "DOTATATE": {"radiopharmaceutical": "[177Lu]DOTATATE", "nuclide": "177Lu", "quantity": "activity",
+                 "therapy_nuclide": "90Y"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A working directory outside the repository, as a user has it."""
+
+    folder: Path
+
+    def write(self, scans: Iterable[Mapping[str, object]], **config: object) -> None:
+        """Write scans.tsv and config.yaml."""
+        rows = ["\t".join(COLUMNS)]
+        rows += ["\t".join(str(scan.get(column, "NA")) for column in COLUMNS) for scan in scans]
+        (self.folder / "scans.tsv").write_text("\n".join(rows) + "\n")
+        full = {
+            "scans": "scans.tsv",
+            "tracers": TRACERS,
+            "reference_tracer": "FDG",
+            "organs": {"backend": "none"},
+            **config,
+        }
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(full))
+
+    def snakemake(self, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
+        """Run Snakemake as the README says; standard output and error together."""
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "-s",
+            str(REPOSITORY / "Snakefile"),
+            "--directory",
+            str(self.folder),
+        ]
+        command += ["--configfile", str(self.folder / "config.yaml"), "--cores", str(cores), *arguments]
+        environment = {**os.environ, "PYTHONPATH": ""}
+        return subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+
+    def results(self, *parts: str) -> Path:
+        """A path below results/."""
+        return self.folder.joinpath("results", *parts)

@@ -1,0 +1,155 @@
+"""The demo, three virtual patients from DICOM to report, against the truth that was written beside them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from theraflow.images import read_image, same_grid, to_array
+from theraflow.organs import ORGAN_IDS
+from whole_run import REPOSITORY, Run
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("demo")]
+
+PATIENTS = ("P003", "P005", "P007")
+TREATED = ("P003", "P007")
+DOSE_ORGANS = ("kidney_left", "kidney_right", "liver", "spleen")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Run:
+    """`make demo` in a working directory of its own; THERAFLOW_DEMO names one where it has run already."""
+    if "THERAFLOW_DEMO" in os.environ:
+        return Run(Path(os.environ["THERAFLOW_DEMO"]))
+    folder = tmp_path_factory.mktemp("demo")
+    library = str(REPOSITORY / "workflow" / "scripts")
+    command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *PATIENTS]
+    subprocess.run(
+        [*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True
+    )
+    shutil.copytree(REPOSITORY / "config", folder / "config")
+    config = (folder / "config" / "config.yaml").read_text()
+    weights = REPOSITORY / "resources" / "miniature_weights"
+    (folder / "config.yaml").write_text(config.replace("resources/miniature_weights", str(weights)))
+    run = Run(folder)
+    result = run.snakemake()
+    assert result.returncode == 0, result.stdout
+    return run
+
+
+def truth(demo: Run, patient: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(demo.folder / "data" / "virtual" / "truth" / patient / f"{name}.tsv", sep="\t")
+
+
+def matched(demo: Run, patient: str) -> pd.DataFrame:
+    """True lesions beside the found ones of the same scan, nearest first; `distance_mm` between the centres."""
+    found = pd.read_csv(demo.results(patient, "lesions", "lesions.tsv"), sep="\t")
+    pairs = truth(demo, patient, "truth_lesions").merge(
+        found, on=["patient", "scan", "tracer"], suffixes=("_true", "")
+    )
+    places = [pairs[[f"{axis}_mm{side}" for axis in "xyz"]].to_numpy() for side in ("_true", "")]
+    pairs["distance_mm"] = np.linalg.norm(places[0] - places[1], axis=1)
+    return pairs.sort_values("distance_mm").drop_duplicates(["scan", "lesion_true"])
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_every_outlined_lesion_is_found_at_its_place_with_its_uptake(demo, patient):
+    pairs = matched(demo, patient)
+    outlined = pairs[pairs["positive_true"].astype(bool) & pairs["tracer"].isin(["FDG", "pentixafor"])]
+    assert len(outlined) > 0
+    assert (outlined["distance_mm"] < 2).all()
+    assert (outlined["source"] == "reader").all()
+    assert outlined["positive"].all()
+    relative = outlined["suv_peak"] / outlined["suv_peak_blurred"] - 1
+    assert relative.abs().max() < 0.10
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_one_lesion_keeps_one_name_through_all_scans(demo, patient):
+    pairs = matched(demo, patient).query("source == 'reader'")
+    assert (pairs.groupby("lesion_true")["lesion"].nunique() == 1).all()
+    assert (pairs.groupby("lesion")["lesion_true"].nunique() == 1).all()
+
+
+def test_concordance_is_that_of_the_truth(demo):
+    found = pd.read_csv(demo.results("cohort", "lesions.tsv"), sep="\t").query("timepoint == 'baseline'")
+    counts = found.drop_duplicates(["patient", "lesion"]).value_counts(["patient", "concordance"]).to_dict()
+    expected = {}
+    for patient in PATIENTS:
+        table = truth(demo, patient, "truth_lesions").query("scan in ['fdg', 'pentixafor']")
+        wide = table.pivot(index="lesion", columns="scan", values="positive").astype(bool)
+        for fdg, pentixafor in wide.itertuples(index=False):
+            if fdg or pentixafor:
+                name = {
+                    (True, True): "concordant",
+                    (True, False): "FDG-only",
+                    (False, True): "pentixafor-only",
+                }
+                key = (patient, name[fdg, pentixafor])
+                expected[key] = expected.get(key, 0) + 1
+    assert {key: count for key, count in counts.items() if key[1] != "none"} == expected
+
+
+@pytest.mark.parametrize("patient", TREATED)
+def test_organs_used_in_dosimetry_are_segmented(demo, patient):
+    for scan in ("lu_24h", "lu_48h", "lu_96h", "lu_168h"):
+        found = read_image(demo.results(patient, "scans", scan, "organs.nii.gz"))
+        true = read_image(demo.folder / "data/virtual/truth" / patient / "truth_organs" / f"{scan}.nii.gz")
+        assert same_grid(found, true)
+        found, true = to_array(found), to_array(true)
+        for organ in DOSE_ORGANS:
+            a, b = found == ORGAN_IDS[organ], true == ORGAN_IDS[organ]
+            assert 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.85, (scan, organ)
+
+
+@pytest.mark.parametrize("patient", TREATED)
+def test_dose_coefficients_of_the_therapy_nuclide(demo, patient):
+    found = pd.read_csv(demo.results(patient, "dosimetry", "doses.tsv"), sep="\t").query("nuclide == '90Y'")
+    found = found.set_index("region")["dose_gy_per_gbq"]
+    true = (
+        truth(demo, patient, "truth_doses").query("nuclide == '90Y'").set_index("region")["dose_gy_per_gbq"]
+    )
+    names = matched(demo, patient).query("source == 'reader'").drop_duplicates("lesion_true")
+    regions = dict(zip(names["lesion_true"], names["lesion"], strict=True)) | {k: k for k in DOSE_ORGANS}
+    compared = {region: found[ours] / true[region] - 1 for region, ours in regions.items() if region in true}
+    compared = {region: error for region, error in compared.items() if not np.isnan(error)}
+    assert {"kidney_left", "kidney_right"} < set(compared)
+    assert len(compared) >= 2 + 0.6 * (len(regions) - len(DOSE_ORGANS))
+    assert max(map(abs, compared.values())) < 0.15, compared
+
+
+@pytest.mark.parametrize("patient", PATIENTS)
+def test_the_report_says_that_the_model_is_a_miniature(demo, patient):
+    html = demo.results(patient, "report.html").read_text()
+    assert "miniature model" in html
+    sidecar = json.loads(demo.results(patient, "scans", "fdg", "organs.json").read_text())
+    assert sidecar["miniature_model"] is True
+
+
+def test_a_patient_without_dosimetry_and_one_with_are_both_complete(demo):
+    assert not demo.results("P005", "dosimetry").exists()
+    for name in ("curves", "doses", "cycles", "dvh"):
+        assert demo.results("P003", "dosimetry", f"{name}.tsv").exists()
+    assert demo.results("P003", "dosimetry", "dose_gy_per_gbq.nii.gz").exists()
+    report = demo.results("cohort", "report.html").read_text()
+    assert all(f"../{patient}/report.html" in report for patient in PATIENTS)
+
+
+def test_the_committed_sheets_are_those_of_the_virtual_cohort(tmp_path):
+    """What `make demo` reads is what the generator would write."""
+    from theraflow.virtual.__main__ import write_sheets
+    from theraflow.virtual.cohort import cohort
+
+    for folder, names in (("config", PATIENTS), ("config/eight", None)):
+        patients = [p for p in cohort() if names is None or p.patient in names]
+        write_sheets(patients, Path("data/virtual"), tmp_path)
+        for sheet in ("scans", "patients", "cycles"):
+            assert (tmp_path / f"{sheet}.tsv").read_text() == (
+                REPOSITORY / folder / f"{sheet}.tsv"
+            ).read_text()
