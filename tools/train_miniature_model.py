@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -26,9 +27,7 @@ from theraflow.virtual.anatomy import RIB, Anatomy, Grid, Pose
 from theraflow.virtual.render import tissue
 
 SPACING_MM = 6.0
-FINE_MM = (
-    3.0  # phantoms are drawn at half the spacing: every second voxel, at any phase, is one training image
-)
+FINE_MM = 3.0  # phantoms are drawn at half the spacing: every second voxel, at any phase, is one training image
 PATCH = (80, 48, 64)  # z, y, x in training
 INFERENCE_PATCH = (
     96,
@@ -36,6 +35,29 @@ INFERENCE_PATCH = (
     80,
 )  # the whole width at once; batch normalisation makes the network indifferent to it
 FEATURES = (16, 32, 48, 64, 80)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One course of training.
+
+    Attributes:
+        seed: of the tissue values, lesions and patches.
+        iterations: number of patches.
+        learning_rate: the highest.
+        spread_hu: how far a tissue's HU may lie from its mean.
+        native: share of phantoms that surely have no contrast medium.
+    """
+
+    seed: int
+    iterations: int
+    learning_rate: float
+    spread_hu: float
+    native: float
+
+
+# First wide, then with the small differences between organs that a CT without contrast medium leaves.
+COURSES = (Course(5, 1300, 4e-3, 12.0, 0.0), Course(6, 450, 1.5e-3, 4.0, 0.6))
 BONES = (*range(25, 51), 71, 72, 75, 76, 77, 78, 116, RIB)
 TRAINED = (1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 18, 20, 21, 25, *range(27, 44), 51, 52, 63, 75, 76, 77, 78, 80, 81,
            88, 89)  # fmt: skip
@@ -43,8 +65,8 @@ TRAINED = (1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 18, 20, 21, 25, *range(27, 4
 IMPORTANT = {1: 3.0, 2: 3.0, 3: 3.0, 5: 2.0, 52: 3.0, 80: 1.5, 81: 1.5, **dict.fromkeys(range(27, 32), 2.0)}
 
 
-def draw_phantom(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One virtual person in one pose: CT in HU (int16) and labels (uint8), both (z, y, x) at FINE_MM, LPS."""
+def draw_phantom(seed: int) -> np.ndarray:
+    """One virtual person in one pose: labels (uint8, z y x) at FINE_MM, LPS."""
     rng = np.random.default_rng([20231107, seed])
     age = rng.choice([rng.uniform(6, 14), rng.uniform(15, 80)], p=[0.15, 0.85])
     anatomy = Anatomy.draw(int(rng.integers(1 << 31)), rng.choice(["M", "F"], p=[0.8, 0.2]), float(age))
@@ -53,14 +75,17 @@ def draw_phantom(seed: int) -> tuple[np.ndarray, np.ndarray]:
         low[2], high[2] = low[2] + rng.uniform(0, 150), high[2] - rng.uniform(0, 150)
     grid = Grid.covering(low - 12, high + 24, (FINE_MM,) * 3)
     labels = anatomy.labels(grid, Pose.draw(rng, 8.0, 15.0, 15.0, 2.5), couch=bool(rng.random() < 0.8))
-    return render(labels, np.random.default_rng([5, seed])), labels
+    return labels
 
 
-def render(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def render(labels: np.ndarray, course: Course, seed: int) -> np.ndarray:
     """A CT of those labels with random tissue values, texture and lesions, before noise; int16 HU."""
+    rng = np.random.default_rng([course.seed, seed])
     phase = rng.uniform(-0.1, 1.1)  # from native to portal venous, and a little beyond
+    if course.native and rng.random() < course.native:
+        phase = rng.uniform(-0.1, 0.1)
     native, venous = tissue("native"), tissue("portal_venous")
-    table = (native + (venous - native) * phase + rng.uniform(-12, 12, 256)).astype(np.float32)
+    table = (native + (venous - native) * phase + rng.uniform(-1, 1, 256) * course.spread_hu).astype(np.float32)
     table[list(BONES)] += rng.uniform(-80, 120)
     for left, right in ((2, 3), (75, 76), (77, 78), (80, 81), (88, 89)):
         table[right] = table[left] + rng.normal(0, 4)
@@ -84,9 +109,7 @@ def sample(hu: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tupl
     """A random patch at SPACING_MM in the orientation that nnU-Net sees (z up, y forward, x to the right)."""
     phase = rng.integers(0, 2, 3)
     hu, labels = (a[phase[0] :: 2, phase[1] :: 2, phase[2] :: 2][:, ::-1, ::-1] for a in (hu, labels))
-    start = [
-        int(rng.integers(min(0, n - p), max(0, n - p) + 1)) for n, p in zip(hu.shape, PATCH, strict=True)
-    ]
+    start = [int(rng.integers(min(0, n - p), max(0, n - p) + 1)) for n, p in zip(hu.shape, PATCH, strict=True)]
     source = tuple(slice(max(0, s), max(0, s) + p) for s, p in zip(start, PATCH, strict=True))
     image = np.full(PATCH, -1000, np.float32)
     target = np.zeros(PATCH, np.uint8)
@@ -142,18 +165,24 @@ def loss(logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> to
     return entropy + ((1 - dice) * present).sum() / present.sum()
 
 
-def train(phantoms: list, iterations: int, output: Path) -> torch.nn.Module:
-    """Train and return the network; channels are background and TRAINED, in that order."""
-    torch.manual_seed(7)
-    rng = np.random.default_rng(7)
-    network = architecture(1 + len(TRAINED)).to(memory_format=torch.channels_last_3d)
+def train(network: torch.nn.Module, phantoms: list, course: Course) -> None:
+    """One course of training; the network's channels are background and TRAINED, in that order.
+
+    Args:
+        network: changed in place.
+        phantoms: pairs of CT (HU) and labels, both (z, y, x) at FINE_MM.
+        course: how long and how fast.
+    """
+    rng = np.random.default_rng(course.seed)
     lookup = np.zeros(256, np.int64)
     lookup[list(TRAINED)] = np.arange(1, len(TRAINED) + 1)
     weight = torch.tensor([0.5] + [IMPORTANT.get(label, 1.0) for label in TRAINED])
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=iterations, pct_start=0.08)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, course.learning_rate, total_steps=course.iterations, pct_start=0.08
+    )
     began, recent = time.time(), []
-    for step in range(iterations):
+    for step in range(course.iterations):
         hu, labels = phantoms[rng.integers(len(phantoms))]
         image, target = sample(hu, labels, rng)
         inputs = torch.from_numpy(normalise(image, PROPERTIES))[None, None].float()
@@ -167,9 +196,6 @@ def train(phantoms: list, iterations: int, output: Path) -> torch.nn.Module:
         recent.append(value.item())
         if step % 50 == 49:
             logging.info("step %d loss %.4f, %.0f s", step + 1, np.mean(recent[-50:]), time.time() - began)
-        if step % 400 == 399:
-            save(network, output)
-    return network
 
 
 def plans() -> dict:
@@ -277,16 +303,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--phantoms", type=int, default=150)
-    parser.add_argument("--iterations", type=int, default=1300)
     parser.add_argument("--cores", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    began = time.time()
-    with Pool(arguments.cores) as pool:
-        phantoms = pool.map(draw_phantom, range(arguments.phantoms), chunksize=4)
-    logging.info("%d phantoms, %.0f s", len(phantoms), time.time() - began)
     torch.set_num_threads(arguments.cores)
-    save(train(phantoms, arguments.iterations, arguments.output), arguments.output)
+    torch.manual_seed(7)
+    network = architecture(1 + len(TRAINED)).to(memory_format=torch.channels_last_3d)
+    seeds = range(arguments.phantoms)
+    with Pool(arguments.cores) as pool:
+        labels = pool.map(draw_phantom, seeds, chunksize=4)
+        for course in COURSES:
+            images = pool.starmap(render, [(labels[seed], course, seed) for seed in seeds], chunksize=2)
+            train(network, list(zip(images, labels, strict=True)), course)
+            save(network, arguments.output)
 
 
 if __name__ == "__main__":

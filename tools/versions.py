@@ -101,9 +101,7 @@ def differences() -> list[str]:
             found.append(f"requirements.lock pins {item.name} {version}, but pyproject.toml asks for {item}.")
     found += [f"requirements.lock must not hold {name}." for name in pins if LEFT_OUT.match(name)]
     if ENVIRONMENT.read_text() != environment_text(pins):
-        found.append(
-            "environment.yml differs from requirements.lock: run `python tools/versions.py --write`."
-        )
+        found.append("environment.yml differs from requirements.lock: run `python tools/versions.py --write`.")
     return found
 
 

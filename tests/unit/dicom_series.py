@@ -103,9 +103,7 @@ def write(dataset: Dataset, path: Path) -> Path:
     return path
 
 
-def write_slices(
-    template: Dataset, stored: np.ndarray, folder: Path, changes=(), spacing: float = 4.0
-) -> list:
+def write_slices(template: Dataset, stored: np.ndarray, folder: Path, changes=(), spacing: float = 4.0) -> list:
     """Save a series; `changes[k]` are attributes of slice k; slice k lies at z = k * spacing."""
     paths = []
     for k, pixels in enumerate(stored):

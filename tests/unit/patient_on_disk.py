@@ -158,14 +158,10 @@ def write_pet(
         "suv": {"factor": 2.4e-4, "rule": "BQML, START, series time", "decay_correction": "START"},
     }  # fmt: skip
     write_image(from_array(values.astype(np.float32), image), folder.emission(scan), sidecar)
-    write_image(
-        from_array(labels, image), folder.lesion_map(scan.scan), {"quantity": "lesion label", "unit": "1"}
-    )
+    write_image(from_array(labels, image), folder.lesion_map(scan.scan), {"quantity": "lesion label", "unit": "1"})
 
 
-def lesion_rows(
-    patient: str, scan: Scan, lesions: tuple[Lesion, ...], factor: float
-) -> list[dict[str, object]]:
+def lesion_rows(patient: str, scan: Scan, lesions: tuple[Lesion, ...], factor: float) -> list[dict[str, object]]:
     rows = []
     for label, lesion in enumerate(lesions, 1):
         suv = lesion.suv[scan.tracer] * factor
@@ -209,9 +205,7 @@ def write_dosimetry(folder: PatientFolder, activity: list[Scan]) -> None:
             numbers = [t_eff, tia, coefficient, coefficient * 0.11]
             doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", *numbers, method])
             if nuclide == "90Y" and kind != "whole_body":
-                cycles.append(
-                    [patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan]
-                )
+                cycles.append([patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan])
                 dvh += [[patient, region, nuclide, coefficient * (1.5 - percent / 100), percent]
                         for percent in range(0, 101, 2)]  # fmt: skip
     tables = {
@@ -262,9 +256,7 @@ def write_patient(results: Path, patient: str = "P001", *, fine: bool = False, m
         [patient, "fdg0", "fdg1", "PERCIST 1.0", "PMR", 11.0, 6.6, -40.0, 0],
         [patient, "fdg0", "fdg1", "RECIST 1.1", "SD", 84.0, 80.0, -4.8, 0],
     ]
-    write_table(
-        pd.DataFrame(response, columns=HEADERS["response"]), folder.table("response"), HEADERS["response"]
-    )
+    write_table(pd.DataFrame(response, columns=HEADERS["response"]), folder.table("response"), HEADERS["response"])
     return folder, listed
 
 

@@ -175,9 +175,7 @@ def test_description_counts_what_it_leaves_out():
 
 
 def test_empty_tables_give_rows_without_numbers():
-    lesions = pd.DataFrame(
-        columns=["patient", "lesion", "tracer", "timepoint", "positive", "suv_peak", "tbr"]
-    )
+    lesions = pd.DataFrame(columns=["patient", "lesion", "tracer", "timepoint", "positive", "suv_peak", "tbr"])
     doses = pd.DataFrame(columns=["patient", "region", "kind", "nuclide", "dose_gy_per_gbq"])
     table = compute_statistics(lesions, doses, ["FDG", "pentixafor"])
     assert list(table.columns) == list(COLUMNS)

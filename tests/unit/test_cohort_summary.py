@@ -78,9 +78,7 @@ def test_all_tables_have_their_columns(full):
         ("response", HEADERS["response"]),
     ):  # fmt: skip
         assert tuple(read(full / "cohort", name).columns) == tuple(columns), name
-    contract = (
-        "comparison group n median_a range_a median_b range_b test statistic p_value effect ci_low ci_high"
-    )
+    contract = "comparison group n median_a range_a median_b range_b test statistic p_value effect ci_low ci_high"
     assert " ".join(statistics.COLUMNS).startswith(contract)
 
 

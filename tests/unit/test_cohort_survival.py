@@ -84,9 +84,7 @@ def test_half_without_further_event_is_the_event_time():
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=30, unique=True))
 def test_without_censoring_the_median_is_the_ordinary_one(days):
     """Uncensored, distinct times: the midpoint convention is the sample median."""
-    curve = pd.Series(
-        [1 - (i + 1) / len(days) for i in range(len(days))], index=pd.Index(sorted(days), dtype=float)
-    )
+    curve = pd.Series([1 - (i + 1) / len(days) for i in range(len(days))], index=pd.Index(sorted(days), dtype=float))
     assert median_time(curve) == pytest.approx(np.median(days))
 
 

@@ -206,9 +206,7 @@ def test_a_label_map_on_another_grid(tmp_path):
 @pytest.fixture(scope="module")
 def liver_ct(shared_data, tmp_path_factory):
     output = tmp_path_factory.mktemp("liver") / "ct.nii.gz"
-    import_ct(
-        Scan("P", "s", "FDG", "baseline", str(shared_data / "dicom_seg_sr" / "ct-3slice"), "suv"), output
-    )
+    import_ct(Scan("P", "s", "FDG", "baseline", str(shared_data / "dicom_seg_sr" / "ct-3slice"), "suv"), output)
     return sitk.ReadImage(output)
 
 
@@ -236,9 +234,7 @@ def test_a_segmentation_of_another_image_is_refused(shared_data, liver_ct):
 
 @pytest.mark.shared_data
 def test_fractional_segments_count_from_one_half(shared_data, liver_ct, tmp_path):
-    sources = [
-        pydicom.dcmread(path) for path in sorted((shared_data / "dicom_seg_sr" / "ct-3slice").iterdir())
-    ]
+    sources = [pydicom.dcmread(path) for path in sorted((shared_data / "dicom_seg_sr" / "ct-3slice").iterdir())]
     fractions = np.zeros((3, 512, 512), np.float32)
     fractions[1, 100:110, 200:220] = 0.75
     fractions[1, 110:120, 200:220] = 0.25

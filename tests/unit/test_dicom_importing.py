@@ -109,9 +109,7 @@ def test_published_volumes_and_maxima_of_the_sarcoma_cohort(shared_data, tmp_pat
     folder = shared_data / "sts_cohort" / patient
     image, array, sidecar = emission(folder, tmp_path / "pet.nii.gz")
     inside = region(folder / "PET" / "mask" / "RS.dcm", image)
-    assert inside.sum() * voxel_volume_ml(image) * 1000 == pytest.approx(
-        table["PET", "morph_vol_approx"], rel=0.05
-    )
+    assert inside.sum() * voxel_volume_ml(image) * 1000 == pytest.approx(table["PET", "morph_vol_approx"], rel=0.05)
     assert array[inside].mean() == pytest.approx(table["PET", "stat_mean"], rel=0.02)
     import_ct(scan(folder), tmp_path / "ct.nii.gz")
     tomogram = sitk.ReadImage(tmp_path / "ct.nii.gz")
@@ -132,9 +130,7 @@ def test_ct_and_pet_of_one_folder(tmp_path):
     import_emission(row, FDG, tmp_path / "pet.nii.gz")
     factor = 80e3 / (350e6 * 2 ** (-3600 / 6586.236))
     expected = stored * np.array([1, 2, 4])[:, None, None] * factor
-    assert sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "pet.nii.gz")) == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "pet.nii.gz")) == pytest.approx(expected, rel=1e-6)
     sidecar = read_sidecar(tmp_path / "pet.nii.gz")
     assert sidecar["overrides"] == ["weight_kg"]
     assert sidecar["acquired_at"] == "2023-05-01T11:00:00"

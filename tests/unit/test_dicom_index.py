@@ -89,9 +89,7 @@ def test_two_pets_need_a_word(tmp_path):
     second.SeriesInstanceUID = "1.9"
     write_slices(second, STORED, tmp_path / "legs")
     found = read_index(tmp_path)
-    with pytest.raises(
-        TheraflowError, match=r"2 series .* PT series 1\.2\.3\.1 .* 1\.9 .* set `series` in scans.tsv"
-    ):
+    with pytest.raises(TheraflowError, match=r"2 series .* PT series 1\.2\.3\.1 .* 1\.9 .* set `series` in scans.tsv"):
         choose_emission(found, "suv", None, tmp_path)
     assert choose_emission(found, "suv", "1.9", tmp_path).uid == "1.9"
     with pytest.raises(TheraflowError, match=r"has no series 1\.8"):
@@ -165,6 +163,4 @@ def test_modalities(tmp_path):
 def test_planning_loads_no_heavy_library():
     heavy = "('numpy', 'SimpleITK', 'pydicom')"
     code = f"import sys, theraflow.dicom; sys.exit(any(name in sys.modules for name in {heavy}))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

@@ -122,9 +122,7 @@ def state(truth, statement, dose_in_mbq, weight_in_g, time_only):
         header.ActualFrameDuration = truth["bed_s"] * 1000
         # Mean over the bed position by integration, and the moment when the activity is equal to it.
         since = (acquired - truth["injected"]).total_seconds()
-        integral = (
-            at_injection * (math.exp(-rate * since) - math.exp(-rate * (since + truth["bed_s"]))) / rate
-        )
+        integral = at_injection * (math.exp(-rate * since) - math.exp(-rate * (since + truth["bed_s"]))) / rate
         mean = integral / truth["bed_s"]
         header.FrameReferenceTime = (-math.log(mean / at_injection) / rate - truth["delay_s"]) * 1000
         header.PatientWeight = weight_g if weight_in_g else truth["weight_kg"]
@@ -424,9 +422,7 @@ def test_nm_refusals():
         activity([header])
     header = spect(np.ones((3, 4, 5)))
     del header.RadiopharmaceuticalInformationSequence, header.AcquisitionDate
-    with pytest.raises(
-        TheraflowError, match=r"AcquisitionDate \(0008,0022\).*RadionuclideTotalDose .*\[injected_at\]"
-    ):
+    with pytest.raises(TheraflowError, match=r"AcquisitionDate \(0008,0022\).*RadionuclideTotalDose .*\[injected_at\]"):
         activity([header])
 
 

@@ -78,9 +78,7 @@ def test_lea_catcheside_is_the_double_integral(clearance, uptake, repair, part):
     grid = np.linspace(0.0, 40.0 * clearance, 400_001)
     rate = sum(a * np.exp(-k * grid) for a, k in zip(amplitudes, rates, strict=True))
     # inner(t) = integral of rate(s) exp(-m (t - s)) over s < t, closed for each term.
-    inner = sum(
-        a * (np.exp(-k * grid) - np.exp(-m * grid)) / (m - k) for a, k in zip(amplitudes, rates, strict=True)
-    )
+    inner = sum(a * (np.exp(-k * grid) - np.exp(-m * grid)) / (m - k) for a, k in zip(amplitudes, rates, strict=True))
     dose = scipy.integrate.simpson(rate, x=grid)
     expected = 2.0 * scipy.integrate.simpson(rate * inner, x=grid) / dose**2
     assert lea_catcheside(amplitudes, rates, repair) == pytest.approx(expected, rel=1e-5)
@@ -118,9 +116,7 @@ def test_sd_of_the_fit_is_the_scatter_over_simulated_patients():
         results = []
         for _ in range(200):
             noisy = truth * (1.0 + 0.05 * random.standard_normal(4))
-            results.append(
-                fit_time_integrated_activity(fit_mono_exponential(time, noisy, 0.05 * truth, LU), wanted)
-            )
+            results.append(fit_time_integrated_activity(fit_mono_exponential(time, noisy, 0.05 * truth, LU), wanted))
         values, sds = np.array(results).T
         exact = 30.0 / (LN2 / 41.0 - decay_per_h(LU) + decay_per_h(wanted))
         assert values.mean() == pytest.approx(exact, rel=0.015)

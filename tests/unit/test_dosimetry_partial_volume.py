@@ -106,9 +106,7 @@ def test_two_neighbours_are_told_apart():
     truth = 4.0 * masks[0] + 1.0 * masks[1] + 0.1 * ~(masks[0] | masks[1])
     blurred = scipy.ndimage.gaussian_filter(truth, fwhm / FWHM_PER_SD / 1.2, mode="nearest")
     values = blurred.reshape(30, 4, 30, 4, 30, 4).mean(axis=(1, 3, 5))
-    regions = [
-        Region(str(i), "lesion", *occupancy(from_array(mask, fine), coarse)) for i, mask in enumerate(masks)
-    ]
+    regions = [Region(str(i), "lesion", *occupancy(from_array(mask, fine), coarse)) for i, mask in enumerate(masks)]
     body = np.ones(values.shape)
     for region, other, expected in ((*regions, 4.0), (*regions[::-1], 1.0)):
         value = recovered_concentration(values, region, [other], body, fwhm, (4.8,) * 3)
@@ -126,9 +124,7 @@ def test_recovery_and_edge_of_a_sphere_by_sampling():
     seen = np.linalg.norm(points + random.standard_normal((count, 3)) * fwhm / FWHM_PER_SD, axis=1)
     assert sphere_recovery(radius, fwhm) == pytest.approx((seen <= radius).mean(), abs=0.003)
     shell = (np.abs(seen - radius) < 0.1).sum() / (4.0 * math.pi * radius**2 * 0.2)
-    assert sphere_edge(radius, fwhm) == pytest.approx(
-        shell / (count / (4.0 / 3.0 * math.pi * radius**3)), rel=0.05
-    )
+    assert sphere_edge(radius, fwhm) == pytest.approx(shell / (count / (4.0 / 3.0 * math.pi * radius**3)), rel=0.05)
 
 
 def test_sensitivity_of_the_activity_to_the_surface():
@@ -141,8 +137,7 @@ def test_sensitivity_of_the_activity_to_the_surface():
     sd = fwhm / FWHM_PER_SD
     r = np.linspace(1e-3, 60.0, 60_001)
     profile = 0.5 * (
-        scipy.special.erf((r + radius) / (math.sqrt(2) * sd))
-        - scipy.special.erf((r - radius) / (math.sqrt(2) * sd))
+        scipy.special.erf((r + radius) / (math.sqrt(2) * sd)) - scipy.special.erf((r - radius) / (math.sqrt(2) * sd))
     ) - sd / (r * math.sqrt(2 * math.pi)) * (
         np.exp(-0.5 * ((r - radius) / sd) ** 2) - np.exp(-0.5 * ((r + radius) / sd) ** 2)
     )

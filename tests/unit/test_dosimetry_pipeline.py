@@ -92,9 +92,7 @@ def write_patient(results: Path) -> tuple[PatientFolder, list[Scan]]:
         seen[name] = blurred.reshape(z, FINER, y, FINER, x, FINER).mean(axis=(1, 3, 5))
 
     hu = np.where(inside(ct_grid, *BODY[:2]), 40.0, -1000.0).astype(np.float32)
-    organs = np.where(inside(ct_grid, *OBJECTS["kidney_left"][:2]), ORGAN_IDS["kidney_left"], 0).astype(
-        np.uint8
-    )
+    organs = np.where(inside(ct_grid, *OBJECTS["kidney_left"][:2]), ORGAN_IDS["kidney_left"], 0).astype(np.uint8)
     lesions = np.zeros(SIZE[::-1], dtype=np.uint8)
     for label, name in enumerate(("L01", "L02", "L03"), start=1):
         lesions[inside(spect, *OBJECTS[name][:2])] = label
@@ -182,9 +180,7 @@ def test_curves_follow_the_truth(patient):
     for scan in scans:
         points = curves[curves["scan"] == scan.scan].set_index("region")["activity_mbq"]
         image = read_image(folder.emission(scan))
-        assert points["whole_body"] == pytest.approx(
-            to_array(image).sum() * voxel_volume_ml(image) / 1e6, rel=1e-6
-        )
+        assert points["whole_body"] == pytest.approx(to_array(image).sum() * voxel_volume_ml(image) / 1e6, rel=1e-6)
         assert points.drop("whole_body").sum() == pytest.approx(points["whole_body"])
     assert curves.set_index("region").loc["whole_body", "mass_g"].isna().all()
 
@@ -313,9 +309,7 @@ def test_spect_alone_at_one_time(patient, tmp_path):
     assert doses["method"].str.contains("one time point: physical decay, upper bound").all()
     lutetium = doses.iloc[0]
     at_injection = curves.loc[0, "activity_mbq"] * 2.0 ** (48.0 / HALF_LIFE_H["177Lu"])
-    assert lutetium["tia_h"] == pytest.approx(
-        at_injection * HALF_LIFE_H["177Lu"] / LN2 / INJECTED_MBQ, rel=1e-6
-    )
+    assert lutetium["tia_h"] == pytest.approx(at_injection * HALF_LIFE_H["177Lu"] / LN2 / INJECTED_MBQ, rel=1e-6)
     assert read_table(folder.table("cycles")).empty
     assert read_table(folder.table("dvh")).empty
     dose = to_array(read_image(folder.dose_map))
@@ -348,9 +342,7 @@ def test_without_the_resolution_nothing_is_corrected_and_the_table_says_so(patie
     compute_doses(folder, [scan], settings, "177Lu", [])
     doses = read_table(folder.table("doses"))
     assert list(doses["nuclide"].unique()) == ["177Lu"]
-    assert (
-        doses.loc[doses["kind"] == "lesion", "method"].str.contains("without partial-volume correction").all()
-    )
+    assert doses.loc[doses["kind"] == "lesion", "method"].str.contains("without partial-volume correction").all()
     corrected = read_table(patient[0].table("curves"))
     corrected = corrected[corrected["scan"] == scan.scan].set_index("region")["activity_mbq"]
     plain = read_table(folder.table("curves")).set_index("region")["activity_mbq"]
@@ -360,9 +352,7 @@ def test_without_the_resolution_nothing_is_corrected_and_the_table_says_so(patie
 def test_a_lesion_takes_its_voxels_from_the_organ(patient, tmp_path):
     folder, scan = copy_scan(*patient, tmp_path, 0)
     source = patient[0]
-    write_image(
-        read_image(source.organs(scan.scan)), folder.organs(scan.scan), {"quantity": "label", "unit": "1"}
-    )
+    write_image(read_image(source.organs(scan.scan)), folder.organs(scan.scan), {"quantity": "label", "unit": "1"})
     spect = read_image(folder.emission(scan))
     lesion = inside(spect, OBJECTS["kidney_left"][0], (12.0, 12.0, 12.0))
     names = {"quantity": "label", "unit": "1", "labels": {"1": "L09"}}
@@ -370,9 +360,7 @@ def test_a_lesion_takes_its_voxels_from_the_organ(patient, tmp_path):
     measure_activity(folder, [scan], SETTINGS)
     rows = read_table(folder.table("curves")).set_index("region")
     whole = read_table(source.table("curves")).set_index("region").loc["kidney_left"].iloc[0]
-    assert rows.loc["kidney_left", "volume_ml"] + rows.loc["L09", "volume_ml"] == pytest.approx(
-        whole["volume_ml"]
-    )
+    assert rows.loc["kidney_left", "volume_ml"] + rows.loc["L09", "volume_ml"] == pytest.approx(whole["volume_ml"])
     together = rows.loc["kidney_left", "activity_mbq"] + rows.loc["L09", "activity_mbq"]
     assert together == pytest.approx(whole["activity_mbq"], rel=0.03)
 
@@ -431,17 +419,13 @@ def test_doses_refuse_a_missing_or_contradictory_administration(patient, tmp_pat
 def test_real_lutetium_spect_as_a_scan_at_one_time(shared_data, tmp_path):
     from theraflow.dicom import import_emission
 
-    scan = Scan(
-        "SNMMI4", "spect1", "dotatate", "cycle1", str(shared_data / "lu177_spect" / "SCAN_001"), "activity"
-    )
+    scan = Scan("SNMMI4", "spect1", "dotatate", "cycle1", str(shared_data / "lu177_spect" / "SCAN_001"), "activity")
     folder = PatientFolder(tmp_path, "SNMMI4")
     tracer = {"radiopharmaceutical": "[177Lu]DOTATATE", "nuclide": "177Lu", "quantity": "activity"}
     import_emission(scan, tracer, folder.emission(scan))
     measure_activity(folder, [scan], SETTINGS)
     curves = read_table(folder.table("curves"))
-    reference = json.loads(
-        (shared_data / "dosimetry_reference" / "snmmi_patient4_left_kidney.json").read_text()
-    )
+    reference = json.loads((shared_data / "dosimetry_reference" / "snmmi_patient4_left_kidney.json").read_text())
     assert curves.loc[0, "region"] == "whole_body"
     assert curves.loc[0, "activity_mbq"] == pytest.approx(reference["whole_body_MBq_at_first_scan"], rel=1e-4)
     assert curves.loc[0, "time_h"] == pytest.approx(reference["time_h"][0], abs=0.05)

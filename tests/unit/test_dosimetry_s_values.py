@@ -116,9 +116,7 @@ def test_90y_sphere_agrees_with_random_sampling(mass):
 def test_90y_kernel_gives_the_published_voxel_s(shared_data, size_mm):
     """Kernel, densities and units: self-dose of a cubic voxel of soft tissue (1.04 g/mL), Lanconelli 2012."""
     file = shared_data / "dosimetry_reference" / "voxel_s_lanconelli" / f"90Y{size_mm}mmsoft.txt"
-    line = next(
-        text for text in file.read_text(encoding="latin-1").splitlines() if text.startswith("0\t0\t0")
-    )
+    line = next(text for text in file.read_text(encoding="latin-1").splitlines() if text.startswith("0\t0\t0"))
     published = float(line.split()[3])
     random = np.random.default_rng(3)
     count, density, edge = 1_000_000, 1.04, float(size_mm) / 10.0

@@ -34,9 +34,7 @@ def test_sarcomas_have_the_values_of_the_ibsi(shared_data, tmp_path, modality, p
     image = read_image(path)
     (annotation,) = read_annotation(folder / "mask" / "RS.dcm", image)
     spacing = (3.0,) * 3 if modality == "PET" else (1.0,) * 3
-    values, inside, grid = interpolate(
-        image, annotation.mask, spacing, "cubic", whole_numbers=modality == "CT"
-    )
+    values, inside, grid = interpolate(image, annotation.mask, spacing, "cubic", whole_numbers=modality == "CT")
     volume_ml = geometry(Region.of(inside), grid)["volume_ml"]
     if modality == "CT":
         inside &= (values >= -200) & (values <= 200)

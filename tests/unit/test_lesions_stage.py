@@ -97,9 +97,7 @@ def write_scan(folder, scan):
     write_transform(to_scan.GetInverse(), folder.to_reference(name))
     if scan.lesions:
         sitk.WriteImage(from_array(marked, grid), scan.lesions)
-        write_json(
-            {"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json"
-        )
+        write_json({"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json")
 
 
 @pytest.fixture(scope="module")
@@ -152,9 +150,7 @@ def test_lesions_are_where_they_are_on_every_scan(patient, lesion, scan):
         assert np.isnan(found["volume_ml"]) and np.isnan(found["x_mm"])
         return
     assert [found["x_mm"], found["y_mm"], found["z_mm"]] == pytest.approx(shifted(scan, centre), abs=1.0)
-    assert found["volume_ml"] == pytest.approx(
-        4 / 3 * np.pi * radius**3 / 1000, rel=0.35 if by_candidate else 0.1
-    )
+    assert found["volume_ml"] == pytest.approx(4 / 3 * np.pi * radius**3 / 1000, rel=0.35 if by_candidate else 0.1)
     assert found["longest_diameter_mm"] == pytest.approx(2 * radius, abs=5.0)
 
 
@@ -190,8 +186,7 @@ def test_activity_scans_have_geometry_but_no_suv(patient):
 def test_positive_by_reader_where_there_is_one_and_else_by_the_shell(patient):
     table = patient[2]
     positive = {
-        lesion: [row(table, lesion, scan)["positive"] for scan in ("fdg0", "cxcr4", "fdg1")]
-        for lesion in LESIONS
+        lesion: [row(table, lesion, scan)["positive"] for scan in ("fdg0", "cxcr4", "fdg1")] for lesion in LESIONS
     }
     assert positive == {
         "both": [True, True, True],

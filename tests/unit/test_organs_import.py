@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
-from theraflow.images import isotropic_grid, read_image, read_sidecar, same_grid, to_array, write_image
+from theraflow.images import divided, read_image, read_sidecar, same_grid, to_array, write_image
 from theraflow.organs import ORGAN_IDS, import_organs, organ_mask
 
 HU = {"quantity": "HU", "unit": "HU", "patient": "P001", "scan": "fdg", "virtual_patient": False}
@@ -65,7 +65,7 @@ def test_a_map_on_the_ct_grid_is_taken_as_it_is(published, tmp_path):
 @pytest.mark.shared_data
 @pytest.mark.parametrize("flip", [False, True], ids=["same axes", "other axes"])
 def test_a_map_on_another_grid_keeps_place_and_volume(published, tmp_path, flip):
-    grid = isotropic_grid(read_image(published), 2.3)
+    grid = divided(read_image(published), 2.3)
     if flip:  # the same space, stored from left to right and from front to back
         grid = sitk.Flip(grid, (True, True, False))
     write_image(sitk.Cast(grid, sitk.sitkInt16), tmp_path / "ct.nii.gz", HU)
@@ -89,9 +89,7 @@ def test_a_map_of_version_1_is_read_by_the_names_in_its_header(published, tmp_pa
 
     new = nibabel.load(published)
     data = np.asanyarray(new.dataobj)
-    old = nibabel.Nifti1Image(
-        reorder_multilabel_like_v1(data, class_map["total"], class_map["total_v1"]), new.affine
-    )
+    old = nibabel.Nifti1Image(reorder_multilabel_like_v1(data, class_map["total"], class_map["total_v1"]), new.affine)
     nibabel.save(add_label_map_to_nifti(old, class_map["total_v1"]), tmp_path / "v1.nii.gz")
     write_image(read_image(published.with_name("example_ct_sm.nii.gz")), tmp_path / "ct.nii.gz", HU)
     import_organs(tmp_path / "v1.nii.gz", tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz")

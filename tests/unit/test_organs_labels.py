@@ -68,9 +68,7 @@ def test_volumes_of_the_published_map_by_direct_counting(published, tmp_path):
     assert len(table) == len(np.unique(data)) - 1
     for organ, row in table.iterrows():
         inside = data == ORGAN_IDS[organ]
-        assert row.volume_ml == pytest.approx(
-            inside.sum() * abs(np.linalg.det(image.affine)) / 1000, rel=1e-6
-        )
+        assert row.volume_ml == pytest.approx(inside.sum() * abs(np.linalg.det(image.affine)) / 1000, rel=1e-6)
         assert row.mean_hu == pytest.approx(hu[inside].mean(), rel=1e-9)
     assert 30 < table.mean_hu["liver"] < 180  # soft tissue, native to portal venous
     assert table.touches_edge["liver"]  # the published scan ends within the liver
@@ -88,29 +86,20 @@ def test_right_is_right(published):
         return image.TransformContinuousIndexToPhysicalPoint((x, y, z))
 
     assert centre("liver")[0] < centre("spinal_cord")[0] < centre("spleen")[0]
-    assert (
-        centre("kidney_right")[0]
-        < centre("inferior_vena_cava")[0]
-        < centre("aorta")[0]
-        < centre("kidney_left")[0]
-    )
+    assert centre("kidney_right")[0] < centre("inferior_vena_cava")[0] < centre("aorta")[0] < centre("kidney_left")[0]
     assert centre("costal_cartilages")[1] < centre("aorta")[1] < centre("spinal_cord")[1]
     assert centre("vertebrae_L2")[2] < centre("vertebrae_L1")[2] < centre("vertebrae_T12")[2]
 
 
 def test_another_grid_is_refused(tmp_path):
     for name, size in (("ct", (5, 5, 5)), ("organs", (5, 5, 4))):
-        write_image(
-            sitk.Image(size, sitk.sitkUInt8), tmp_path / f"{name}.nii.gz", {"quantity": "", "unit": ""}
-        )
+        write_image(sitk.Image(size, sitk.sitkUInt8), tmp_path / f"{name}.nii.gz", {"quantity": "", "unit": ""})
     with pytest.raises(TheraflowError, match="does not lie on the grid"):
         measure_organs(tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz", tmp_path / "organs.tsv", "P", "s")
 
 
 def test_a_scan_without_any_organ_gives_an_empty_table(tmp_path):
     for name in ("ct", "organs"):
-        write_image(
-            sitk.Image((5, 5, 5), sitk.sitkUInt8), tmp_path / f"{name}.nii.gz", {"quantity": "", "unit": ""}
-        )
+        write_image(sitk.Image((5, 5, 5), sitk.sitkUInt8), tmp_path / f"{name}.nii.gz", {"quantity": "", "unit": ""})
     measure_organs(tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz", tmp_path / "organs.tsv", "P", "s")
     assert len(read_table(tmp_path / "organs.tsv")) == 0

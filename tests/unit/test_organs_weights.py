@@ -37,12 +37,8 @@ def test_the_needed_datasets_are_totalsegmentators():
     expected = {}
     for mode in modes:
         numbers = mode["task_id"] if isinstance(mode["task_id"], list) else [mode["task_id"]]
-        expected[mode["resample"]] = tuple(
-            TASK_ID_WEIGHTS_CONFIGS[number]["foldername"] for number in numbers
-        )
-        assert all(
-            module.DOWNLOADS.endswith(TASK_ID_WEIGHTS_CONFIGS[number]["version"]) for number in numbers
-        )
+        expected[mode["resample"]] = tuple(TASK_ID_WEIGHTS_CONFIGS[number]["foldername"] for number in numbers)
+        assert all(module.DOWNLOADS.endswith(TASK_ID_WEIGHTS_CONFIGS[number]["version"]) for number in numbers)
     assert expected == WEIGHTS
 
 
@@ -54,9 +50,7 @@ def test_whole_weights_pass_with_their_hash(folder):
 
 @pytest.mark.parametrize("resolution_mm", [1.5, 3])
 def test_missing_weights_say_what_to_do(folder, resolution_mm):
-    with pytest.raises(
-        TheraflowError, match=r"are not in .*snakemake --cores 1 fetch_weights.*organs: weights"
-    ):
+    with pytest.raises(TheraflowError, match=r"are not in .*snakemake --cores 1 fetch_weights.*organs: weights"):
         check_weights(folder, "total", resolution_mm)
 
 
@@ -119,9 +113,7 @@ def test_each_mark_alone_gives_the_miniature_away(folder, mark, monkeypatch):
     assert check_weights(folder, "total", 6)[0].miniature
 
 
-@pytest.mark.skipif(
-    not list(MINIATURES.glob(f"*/{MARKER}")), reason="the repository holds no miniature model yet"
-)
+@pytest.mark.skipif(not list(MINIATURES.glob(f"*/{MARKER}")), reason="the repository holds no miniature model yet")
 def test_the_shipped_miniature_is_known_by_every_mark(tmp_path):
     (model,) = check_weights(MINIATURES, "total", 6)
     marker = read_json(MINIATURES / model.dataset / MARKER)
@@ -164,9 +156,7 @@ def test_fetching_repairs_half_unpacked_weights(folder, tmp_path, monkeypatch):
     manifest = folder / "total_6mm.json"
     fetch_weights(folder, "total", 6, manifest)
     assert asked == [f"{module.DOWNLOADS}/{WEIGHTS[6][0]}.zip"]
-    assert read_json(manifest)["checkpoint_sha256"] == {
-        WEIGHTS[6][0]: check_weights(folder, "total", 6)[0].sha256
-    }
+    assert read_json(manifest)["checkpoint_sha256"] == {WEIGHTS[6][0]: check_weights(folder, "total", 6)[0].sha256}
     fetch_weights(folder, "total", 6, manifest)
     assert len(asked) == 1  # what is whole is not fetched again
 

@@ -172,9 +172,7 @@ def test_emission_without_ct_is_aligned_rigidly(tmp_path):
     moved = pose(degrees=(3.0, -3.0, 3.0), shift_mm=(12.0, -10.0, 20.0), breathing_mm=0.0)
     folder = PatientFolder(tmp_path, "P1")
     scans = []
-    for seed, (name, where, values) in enumerate(
-        (("first", Pose(), uptake), ("second", moved, other_uptake))
-    ):
+    for seed, (name, where, values) in enumerate((("first", Pose(), uptake), ("second", moved, other_uptake))):
         table = np.full(256, 0.7, np.float32)
         table[list(values)] = list(values.values())
         table[[10, 11, 12, 13, 14]] = 0.4

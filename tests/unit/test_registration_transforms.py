@@ -22,10 +22,7 @@ def empty_grid(size, spacing, origin=None) -> sitk.Image:
 
 def centres(grid: sitk.Image) -> np.ndarray:
     """Voxel centres (nz, ny, nx, 3) of an axis-aligned grid."""
-    axes = [
-        o + s * np.arange(n)
-        for o, s, n in zip(grid.GetOrigin(), grid.GetSpacing(), grid.GetSize(), strict=True)
-    ]
+    axes = [o + s * np.arange(n) for o, s, n in zip(grid.GetOrigin(), grid.GetSpacing(), grid.GetSize(), strict=True)]
     z, y, x = np.meshgrid(*axes[::-1], indexing="ij")
     return np.stack([x, y, z], axis=-1)
 

@@ -47,9 +47,7 @@ def test_p_values_signs_and_counts():
     assert whole(3.0).text == "3"
 
 
-@pytest.mark.parametrize(
-    "show", [text, words, fixed, significant, p_value, whole, signed, lambda x: with_sd(x, x)]
-)
+@pytest.mark.parametrize("show", [text, words, fixed, significant, p_value, whole, signed, lambda x: with_sd(x, x)])
 @pytest.mark.parametrize("value", [None, math.nan, pd.NA])
 def test_missing_is_a_dash_without_a_number_to_sort_by(show, value):
     assert show(value).text == MISSING

@@ -25,10 +25,7 @@ def scans(tmp_path: Path, text: str) -> dict[str, list[Scan]]:
 
 
 def test_rows_become_scans_by_patient_in_order(tmp_path):
-    text = (
-        HEADER
-        + "B\tpet\tFDG\tbaseline\tin\t70.5\nA\tx\tFDG\tbaseline\tin\tNA\nB\tlu\tpentixather\tday1\tin\t\n"
-    )
+    text = HEADER + "B\tpet\tFDG\tbaseline\tin\t70.5\nA\tx\tFDG\tbaseline\tin\tNA\nB\tlu\tpentixather\tday1\tin\t\n"
     found = scans(tmp_path, "\ufeff" + text)  # Excel writes a byte-order mark
     assert list(found) == ["B", "A"]
     assert [scan.scan for scan in found["B"]] == ["pet", "lu"]

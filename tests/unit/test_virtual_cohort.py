@@ -60,8 +60,7 @@ def test_uptake_before_and_after_therapy(baseline):
     assert min(after) >= 2.2
     assert 12 < max(after) < 16.6
     hottest = {
-        p.patient: max(x.followup_peak or 0 for x in p.lesions)
-        / max(x.peak.get("FDG") or 0 for x in p.lesions)
+        p.patient: max(x.followup_peak or 0 for x in p.lesions) / max(x.peak.get("FDG") or 0 for x in p.lesions)
         for p in cohort()
         if p.patient in TREATED
     }

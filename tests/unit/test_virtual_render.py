@@ -73,9 +73,7 @@ def test_blur_of_a_sphere_is_that_of_a_gaussian():
 def test_peak_agrees_with_the_closed_form(radius):
     grid = Grid((60, 60, 60), (1.0, 1.0, 1.0), (-29.5, -29.5, -29.5))
     lesion = sphere(radius)
-    assert peak(painted(lesion, grid), grid, lesion, 5.8) == pytest.approx(
-        peak_recovery(radius, 5.8), rel=0.015
-    )
+    assert peak(painted(lesion, grid), grid, lesion, 5.8) == pytest.approx(peak_recovery(radius, 5.8), rel=0.015)
 
 
 def test_peak_recovery_limits():
@@ -121,9 +119,7 @@ def abdomen() -> Scene:
     lesion = next(lesion for lesion in patient.lesions if lesion.site == "liver")
     pose = Pose.draw(np.random.default_rng(3))
     where = locate(lesion, np.array([-60.0, 0.0, 190.0]), pose, "baseline")
-    return Scene(
-        patient, patient.scans[1], anatomy, pose, grid, anatomy.labels(grid, pose), {lesion.name: where}
-    )
+    return Scene(patient, patient.scans[1], anatomy, pose, grid, anatomy.labels(grid, pose), {lesion.name: where})
 
 
 def test_scene_has_the_organs_uptake_and_the_lesion_s(abdomen):
@@ -153,9 +149,7 @@ def test_a_lesion_moves_with_the_tissue_and_keeps_its_size(abdomen):
 def test_ct_values_and_noise(abdomen):
     lesions = list(abdomen.lesions.values())
     images = [
-        hounsfield(
-            abdomen.labels, abdomen.grid, lesions, np.random.default_rng(5), portal_venous=p, noise_hu=15.0
-        )
+        hounsfield(abdomen.labels, abdomen.grid, lesions, np.random.default_rng(5), portal_venous=p, noise_hu=15.0)
         for p in (False, True)
     ]
     liver = abdomen.labels == 5
@@ -170,9 +164,7 @@ def test_ct_values_and_noise(abdomen):
 
 def test_pentixather_decays_with_each_organ_s_half_life():
     patient = cohort()[6]
-    first, last = (
-        uptake_table(plan, patient, 76.0) for plan in patient.scans if plan.scan in ("lu_24h", "lu_168h")
-    )
+    first, last = (uptake_table(plan, patient, 76.0) for plan in patient.scans if plan.scan in ("lu_24h", "lu_168h"))
     hours = patient.scans[5].hours - patient.scans[2].hours
     kidney, liver = (hours / math.log2(first[label] / last[label]) for label in (2, 5))
     assert kidney == pytest.approx(41, rel=0.25)

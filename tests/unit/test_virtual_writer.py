@@ -68,9 +68,7 @@ def written(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
     hu = rng.normal(0, 300, GRID.size[::-1]).astype(np.float32)
     write_ct(GRID.image(hu), folder / "CT", HEADER)
     x, y, z = GRID.axes()
-    inside = (x[None, None] ** 2 + (y[None, :, None] - 20) ** 2 < 40**2) & (
-        np.abs(z[:, None, None] + 110) < 60
-    )
+    inside = (x[None, None] ** 2 + (y[None, :, None] - 20) ** 2 < 40**2) & (np.abs(z[:, None, None] + 110) < 60)
     left_bq = 100e6 * 2 ** (-62 * 60 / HALF_LIFE_18F_S)
     ramp = 1.0 + np.arange(60)[:, None, None] / 100.0  # slices differ, and so do their slopes
     activity = (inside * ramp * left_bq / 25.5e3).astype(np.float32)
@@ -123,9 +121,7 @@ def test_pet_times_of_every_slice_lead_back_to_the_series_time(written):
     acquired = set()
     for file in (folder / "PET").iterdir():
         slice_ = dcmread(file)
-        moment = datetime.datetime.strptime(
-            slice_.AcquisitionDate + slice_.AcquisitionTime[:6], "%Y%m%d%H%M%S"
-        )
+        moment = datetime.datetime.strptime(slice_.AcquisitionDate + slice_.AcquisitionTime[:6], "%Y%m%d%H%M%S")
         acquired.add(moment)
         frame_s = float(slice_.ActualFrameDuration) / 1000
         mean_at = math.log(decay * frame_s / -math.expm1(-decay * frame_s)) / decay
@@ -172,10 +168,7 @@ def test_spect_states_bq_per_ml_at_acquisition(tmp_path):
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "Bq/ml"
     assert np.abs(dataset.pixel_array * mapping.RealWorldValueSlope - values).max() < values.max() / 65535
     assert "DECY" not in dataset.CorrectedImage
-    assert (
-        dataset.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartDateTime[:12]
-        == "201802260830"
-    )
+    assert dataset.RadiopharmaceuticalInformationSequence[0].RadiopharmaceuticalStartDateTime[:12] == "201802260830"
     assert same_geometry(sitk.ReadImage(str(tmp_path / "spect.dcm")), grid)
 
 
@@ -231,9 +224,7 @@ def test_seg_comes_back_as_the_masks(written, tmp_path):
         assert np.allclose(point, centre, atol=1e-3)
 
 
-@pytest.mark.skipif(
-    not shutil.which("dciodvfy"), reason="dciodvfy (Debian package dicom3tools) is not installed"
-)
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian package dicom3tools) is not installed")
 def test_dciodvfy_finds_no_error(written, tmp_path):
     folder, _, activity = written
     write_spect(GRID.image(activity), tmp_path, HEADER, LUTETIUM)

@@ -91,9 +91,7 @@ def write_threshold_model(weights: Path, resolution_mm: float, threshold_hu: flo
             if name.endswith("norm.weight"):
                 parameter.fill_(1.0)  # with running mean 0 and variance 1 batch normalisation changes nothing
             elif name.endswith("conv.weight") and parameter.ndim == 5:
-                parameter[:, -1, 1, 1, 1] = (
-                    1.0  # the last input channel: the image, or in the decoder the skip
-                )
+                parameter[:, -1, 1, 1, 1] = 1.0  # the last input channel: the image, or in the decoder the skip
         head = network.decoder.seg_layers[-1]
         head.bias.fill_(-100.0)  # organs that are not there
         head.bias[0], head.weight[0, 0] = 0.0, 0.0

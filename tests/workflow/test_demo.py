@@ -30,9 +30,7 @@ def demo(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("demo")
     library = str(REPOSITORY / "workflow" / "scripts")
     command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *PATIENTS]
-    subprocess.run(
-        [*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True
-    )
+    subprocess.run([*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True)
     shutil.copytree(REPOSITORY / "config", folder / "config")
     config = (folder / "config" / "config.yaml").read_text()
     weights = REPOSITORY / "resources" / "miniature_weights"
@@ -50,9 +48,7 @@ def truth(demo: Run, patient: str, name: str) -> pd.DataFrame:
 def matched(demo: Run, patient: str) -> pd.DataFrame:
     """True lesions beside the found ones of the same scan, nearest first; `distance_mm` between the centres."""
     found = pd.read_csv(demo.results(patient, "lesions", "lesions.tsv"), sep="\t")
-    pairs = truth(demo, patient, "truth_lesions").merge(
-        found, on=["patient", "scan", "tracer"], suffixes=("_true", "")
-    )
+    pairs = truth(demo, patient, "truth_lesions").merge(found, on=["patient", "scan", "tracer"], suffixes=("_true", ""))
     places = [pairs[[f"{axis}_mm{side}" for axis in "xyz"]].to_numpy() for side in ("_true", "")]
     pairs["distance_mm"] = np.linalg.norm(places[0] - places[1], axis=1)
     return pairs.sort_values("distance_mm").drop_duplicates(["scan", "lesion_true"])
@@ -73,8 +69,14 @@ def test_every_outlined_lesion_is_found_at_its_place_with_its_uptake(demo, patie
 @pytest.mark.parametrize("patient", PATIENTS)
 def test_one_lesion_keeps_one_name_through_all_scans(demo, patient):
     pairs = matched(demo, patient).query("source == 'reader'")
-    assert (pairs.groupby("lesion_true")["lesion"].nunique() == 1).all()
-    assert (pairs.groupby("lesion")["lesion_true"].nunique() == 1).all()
+    names = pairs.drop_duplicates(["lesion_true", "lesion"])
+    assert names["lesion_true"].is_unique and names["lesion"].is_unique
+
+
+def concordance_of(demo: Run, patient: str, kind: str) -> set[str]:
+    """Names of the patient's lesions of one kind of concordance."""
+    found = pd.read_csv(demo.results(patient, "lesions", "lesions.tsv"), sep="\t")
+    return set(found.loc[found["concordance"] == kind, "lesion"])
 
 
 def test_concordance_is_that_of_the_truth(demo):
@@ -83,7 +85,7 @@ def test_concordance_is_that_of_the_truth(demo):
     expected = {}
     for patient in PATIENTS:
         table = truth(demo, patient, "truth_lesions").query("scan in ['fdg', 'pentixafor']")
-        wide = table.pivot(index="lesion", columns="scan", values="positive").astype(bool)
+        wide = table.pivot_table(index="lesion", columns="scan", values="positive", aggfunc="max").astype(bool)
         for fdg, pentixafor in wide.itertuples(index=False):
             if fdg or pentixafor:
                 name = {
@@ -111,17 +113,21 @@ def test_organs_used_in_dosimetry_are_segmented(demo, patient):
 @pytest.mark.parametrize("patient", TREATED)
 def test_dose_coefficients_of_the_therapy_nuclide(demo, patient):
     found = pd.read_csv(demo.results(patient, "dosimetry", "doses.tsv"), sep="\t").query("nuclide == '90Y'")
-    found = found.set_index("region")["dose_gy_per_gbq"]
-    true = (
-        truth(demo, patient, "truth_doses").query("nuclide == '90Y'").set_index("region")["dose_gy_per_gbq"]
-    )
+    found = found.set_index("region")
+    relative_sd = found["sd_gy_per_gbq"] / found["dose_gy_per_gbq"]
+    found = found["dose_gy_per_gbq"]
+    true = truth(demo, patient, "truth_doses").query("nuclide == '90Y'").set_index("region")["dose_gy_per_gbq"]
     names = matched(demo, patient).query("source == 'reader'").drop_duplicates("lesion_true")
     regions = dict(zip(names["lesion_true"], names["lesion"], strict=True)) | {k: k for k in DOSE_ORGANS}
     compared = {region: found[ours] / true[region] - 1 for region, ours in regions.items() if region in true}
     compared = {region: error for region, error in compared.items() if not np.isnan(error)}
-    assert {"kidney_left", "kidney_right"} < set(compared)
-    assert len(compared) >= 2 + 0.6 * (len(regions) - len(DOSE_ORGANS))
-    assert max(map(abs, compared.values())) < 0.15, compared
+    assert set(DOSE_ORGANS) < set(compared)
+    assert len(compared) == len(set(regions) & set(true.index))
+    # A lesion without uptake of the therapy's ligand has little activity to measure; its own sd must cover the error.
+    without = concordance_of(demo, patient, "FDG-only")
+    for region, error in compared.items():
+        limit = 2 * relative_sd[regions[region]] if regions[region] in without else 0.15
+        assert abs(error) < limit, (region, error)
 
 
 @pytest.mark.parametrize("patient", PATIENTS)
@@ -150,6 +156,4 @@ def test_the_committed_sheets_are_those_of_the_virtual_cohort(tmp_path):
         patients = [p for p in cohort() if names is None or p.patient in names]
         write_sheets(patients, Path("data/virtual"), tmp_path)
         for sheet in ("scans", "patients", "cycles"):
-            assert (tmp_path / f"{sheet}.tsv").read_text() == (
-                REPOSITORY / folder / f"{sheet}.tsv"
-            ).read_text()
+            assert (tmp_path / f"{sheet}.tsv").read_text() == (REPOSITORY / folder / f"{sheet}.tsv").read_text()

@@ -1,4 +1,4 @@
-"""What a user does with the workflow: run it, run it again, ask for one patient, meet a broken one. On two real scans."""
+"""What a user does: run the workflow, run it again, ask for one patient, meet a broken one. On two real scans."""
 
 import datetime
 import shutil
@@ -70,11 +70,14 @@ def test_every_table_keeps_the_columns_of_the_contract(finished):
     run, _ = finished
     contract = {
         "lesions": "patient scan tracer timepoint lesion label site volume_ml suv_max suv_mean suv_peak tbr "
-        "background_region background_suv tlg_ml positive concordance x_mm y_mm z_mm longest_diameter_mm short_axis_mm source",
+        "background_region background_suv tlg_ml positive concordance x_mm y_mm z_mm longest_diameter_mm short_axis_mm "
+        "source",
         "response": "patient baseline followup criterion category measure_baseline measure_followup change_percent "
         "new_lesions",
-        "doses": "patient region kind nuclide mass_g n_timepoints model t_eff_h tia_h dose_gy_per_gbq sd_gy_per_gbq method",
-        "statistics": "comparison group n median_a range_a median_b range_b test statistic p_value effect ci_low ci_high",
+        "doses": "patient region kind nuclide mass_g n_timepoints model t_eff_h tia_h dose_gy_per_gbq sd_gy_per_gbq "
+        "method",
+        "statistics": "comparison group n median_a range_a median_b range_b test statistic p_value effect ci_low "
+        "ci_high",
     }
     for table, columns in contract.items():
         header = run.results("cohort", f"{table}.tsv").read_text().splitlines()[0].split("\t")
@@ -95,7 +98,7 @@ def write_pet_without_weight(folder: Path) -> None:
 
 
 def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
-    """A truncated file, a missing weight: the third patient is complete, each cause is one sentence, the cohort follows."""
+    """A truncated file, a missing weight: the third patient is complete, each cause is one sentence."""
     run = make_run("one broken")
     broken = run.folder / "dicom" / "STS_002"
     shutil.copytree(repository_cases[0]["dicom"], broken)

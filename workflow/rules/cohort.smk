@@ -3,12 +3,21 @@
 
 rule summarise_cohort:
     input:
-        tables=lambda wildcards: [table for patient in INCLUDED for table in get_patient_tables(patient)],
+        tables=lambda wildcards: [
+            table for patient in INCLUDED for table in get_patient_tables(patient)
+        ],
         patients=config.get("patients", []),
     output:
         **{
             table: f"{COHORT}/{table}.tsv"
-            for table in ("lesions", "doses", "response", "statistics", "detection", "survival")
+            for table in (
+                "lesions",
+                "doses",
+                "response",
+                "statistics",
+                "detection",
+                "survival",
+            )
         },
         figures=directory(f"{COHORT}/figures"),
     log:
@@ -16,10 +25,12 @@ rule summarise_cohort:
     benchmark:
         f"{LOGS}/cohort/summary.benchmark.tsv"
     priority: 8
+    conda:
+        "../../environment.yml"
     params:
         patients=INCLUDED,
         settings={"tracers": config["tracers"]},
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.cohort"),
     script:
         "../scripts/summarise_cohort.py"
@@ -30,16 +41,20 @@ rule cohort_report:
         rules.summarise_cohort.output,
         reports=get_reports,
     output:
-        report(f"{COHORT}/report.html", caption="../report/cohort.rst", category="Cohort"),
+        report(
+            f"{COHORT}/report.html", caption="../report/cohort.rst", category="Cohort"
+        ),
     log:
         f"{LOGS}/cohort/report.log",
     benchmark:
         f"{LOGS}/cohort/report.benchmark.tsv"
     priority: 9
+    conda:
+        "../../environment.yml"
     params:
         patients=INCLUDED,
         missing=MISSING,
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.report"),
     script:
         "../scripts/report_cohort.py"

@@ -35,13 +35,19 @@ def read_schema(name):
 
 try:
     SCANS = read_scans(config["scans"], read_schema("scans"), config["tracers"])
-    CYCLES = read_sheet(config["cycles"], read_schema("cycles")) if "cycles" in config else []
+    CYCLES = (
+        read_sheet(config["cycles"], read_schema("cycles"))
+        if "cycles" in config
+        else []
+    )
     if "patients" in config:
         read_sheet(config["patients"], read_schema("patients"))
 except TheraflowError as error:
     raise WorkflowError(str(error))
 
-SCAN_BY_NAME = {(scan.patient, scan.scan): scan for scans in SCANS.values() for scan in scans}
+SCAN_BY_NAME = {
+    (scan.patient, scan.scan): scan for scans in SCANS.values() for scan in scans
+}
 # Patients left out of this run because an earlier one failed for them: the reason by patient.
 MISSING = failures(LOGS, SCANS) if config["cohort"]["incomplete"] == "skip" else {}
 INCLUDED = [patient for patient in SCANS if patient not in MISSING]
@@ -52,11 +58,17 @@ wildcard_constraints:
     scan="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
+def get_results(wildcards):
+    return RESULTS
+
+
 def get_scan(wildcards):
     try:
         return SCAN_BY_NAME[wildcards.patient, wildcards.scan]
     except KeyError:
-        raise WorkflowError(f"{config['scans']} has no scan {wildcards.scan!r} of patient {wildcards.patient!r}.")
+        raise WorkflowError(
+            f"{config['scans']} has no scan {wildcards.scan!r} of patient {wildcards.patient!r}."
+        )
 
 
 def get_scan_row(wildcards):
@@ -93,7 +105,11 @@ def has_dosimetry(patient):
 
 
 def get_ct(wildcards):
-    return [PatientFolder(RESULTS, wildcards.patient).ct(wildcards.scan)] if has_ct(get_scan(wildcards)) else []
+    return (
+        [PatientFolder(RESULTS, wildcards.patient).ct(wildcards.scan)]
+        if has_ct(get_scan(wildcards))
+        else []
+    )
 
 
 def get_images(scan):
@@ -108,7 +124,11 @@ def get_patient_images(wildcards):
 
 def get_patient_organs(wildcards):
     folder = PatientFolder(RESULTS, wildcards.patient)
-    return [folder.organs(scan.scan) for scan in SCANS[wildcards.patient] if has_organs(scan)]
+    return [
+        folder.organs(scan.scan)
+        for scan in SCANS[wildcards.patient]
+        if has_organs(scan)
+    ]
 
 
 def get_patient_transforms(wildcards):
@@ -125,7 +145,9 @@ def get_therapy_nuclide(wildcards):
     """Nuclide for which the patient's dosimetry predicts: that of the tracer of the activity scans."""
     for scan in SCANS[wildcards.patient]:
         if scan.quantity == "activity":
-            return config["tracers"][scan.tracer].get("therapy_nuclide", config["tracers"][scan.tracer]["nuclide"])
+            return config["tracers"][scan.tracer].get(
+                "therapy_nuclide", config["tracers"][scan.tracer]["nuclide"]
+            )
 
 
 def get_dosimetry_tables(patient):
@@ -136,7 +158,11 @@ def get_dosimetry_tables(patient):
 
 def get_patient_tables(patient):
     folder = PatientFolder(RESULTS, patient)
-    return [folder.table("lesions"), folder.table("response"), *get_dosimetry_tables(patient)]
+    return [
+        folder.table("lesions"),
+        folder.table("response"),
+        *get_dosimetry_tables(patient),
+    ]
 
 
 def get_reports(wildcards):
@@ -149,12 +175,22 @@ def closing_words():
     reports = {patient: PatientFolder(RESULTS, patient).report for patient in INCLUDED}
     if not set(problems) - set(MISSING):
         reports["cohort"] = Path(COHORT) / "report.html"
-    made = [path for name, path in reports.items() if name not in problems and path.exists()]
+    made = [
+        path for name, path in reports.items() if name not in problems and path.exists()
+    ]
     words = ["", "Reports:", *(f"  {path}" for path in made)] if made else []
     if problems:
-        words += ["", "Not finished:", *(f"  {name}: {reason}" for name, reason in problems.items())]
+        words += [
+            "",
+            "Not finished:",
+            *(f"  {name}: {reason}" for name, reason in problems.items()),
+        ]
     if set(problems) - set(MISSING) - {"cohort"}:
-        words += ["", "The cohort report of the other patients:", f"  {cohort_command()}"]
+        words += [
+            "",
+            "The cohort report of the other patients:",
+            f"  {cohort_command()}",
+        ]
     return "\n".join(words)
 
 
@@ -164,6 +200,16 @@ def cohort_command():
     if Path.cwd() != Path(workflow.basedir):
         place = ["-s", workflow.main_snakefile, "--directory", Path.cwd()]
     if workflow.overwrite_configfiles:
-        place += ["--configfile", *(Path(path).absolute() for path in workflow.overwrite_configfiles)]
-    words = ["snakemake", *place, "--cores", workflow.cores, "--config", "cohort={incomplete: skip}"]
+        place += [
+            "--configfile",
+            *(Path(path).absolute() for path in workflow.overwrite_configfiles),
+        ]
+    words = [
+        "snakemake",
+        *place,
+        "--cores",
+        workflow.cores,
+        "--config",
+        "cohort={incomplete: skip}",
+    ]
     return shlex.join(map(str, words))

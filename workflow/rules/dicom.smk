@@ -9,11 +9,13 @@ rule import_ct:
         f"{LOGS}/{{patient}}/{{scan}}.import_ct.log",
     benchmark:
         f"{LOGS}/{{patient}}/{{scan}}.import_ct.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
     params:
         scan=get_scan_row,
         code=code_digest("theraflow.dicom"),
-    resources:
-        mem_mb=2000,
     script:
         "../scripts/import_ct.py"
 
@@ -28,11 +30,13 @@ rule import_emission:
         f"{LOGS}/{{patient}}/{{scan}}.import_{{emission}}.benchmark.tsv"
     wildcard_constraints:
         emission="pet|spect",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
     params:
         scan=get_scan_row,
         tracer=get_tracer,
         code=code_digest("theraflow.dicom"),
-    resources:
-        mem_mb=2000,
     script:
         "../scripts/import_emission.py"

@@ -2,7 +2,11 @@
 
 RESOURCES = Path(workflow.basedir) / "resources"
 DENSITIES = RESOURCES / "tissue_densities.csv"
-S_VALUES = [RESOURCES / "sphere_s_177Lu.csv", RESOURCES / "point_kernel_90Y.csv", DENSITIES]
+S_VALUES = [
+    RESOURCES / "sphere_s_177Lu.csv",
+    RESOURCES / "point_kernel_90Y.csv",
+    DENSITIES,
+]
 
 
 rule activity:
@@ -18,13 +22,15 @@ rule activity:
     benchmark:
         f"{LOGS}/{{patient}}/activity.benchmark.tsv"
     priority: 4
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.dosimetry"),
-    resources:
-        mem_mb=2000,
     script:
         "../scripts/measure_activity.py"
 
@@ -42,12 +48,16 @@ rule doses:
     benchmark:
         f"{LOGS}/{{patient}}/doses.benchmark.tsv"
     priority: 5
+    conda:
+        "../../environment.yml"
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],
         therapy_nuclide=get_therapy_nuclide,
-        cycles=lambda wildcards: [row for row in CYCLES if row["patient"] == wildcards.patient],
-        results=RESULTS,
+        cycles=lambda wildcards: [
+            row for row in CYCLES if row["patient"] == wildcards.patient
+        ],
+        results=get_results,
         code=code_digest("theraflow.dosimetry"),
     script:
         "../scripts/compute_doses.py"
@@ -68,13 +78,15 @@ rule dose_map:
     benchmark:
         f"{LOGS}/{{patient}}/dose_map.benchmark.tsv"
     priority: 5
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],
         therapy_nuclide=get_therapy_nuclide,
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.dosimetry"),
-    resources:
-        mem_mb=2000,
     script:
         "../scripts/map_dose.py"

@@ -18,13 +18,15 @@ rule lesions:
     benchmark:
         f"{LOGS}/{{patient}}/lesions.benchmark.tsv"
     priority: 3
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=3000,
     params:
         scans=get_scan_rows,
         reference=get_reference_row,
         settings={**config["lesions"], "background": config["background"]},
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.lesions"),
-    resources:
-        mem_mb=3000,
     script:
         "../scripts/measure_lesions.py"

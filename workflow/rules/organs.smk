@@ -14,13 +14,15 @@ rule organs:
     benchmark:
         f"{LOGS}/{{patient}}/{{scan}}.organs.benchmark.tsv"
     priority: 1
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=8000 if config["organs"]["resolution"] < 6 else 3000,
+        gpu=0 if config["organs"]["device"] == "cpu" else 1,
     params:
         scan=get_scan_row,
         settings=config["organs"],
         code=code_digest("theraflow.organs"),
-    resources:
-        mem_mb=8000 if config["organs"]["resolution"] < 6 else 3000,
-        gpu=0 if config["organs"]["device"] == "cpu" else 1,
     script:
         "../scripts/label_organs.py"
 
@@ -31,8 +33,10 @@ rule fetch_weights:
         manifest=f"{config['organs']['weights']}/{config['organs']['task']}_{config['organs']['resolution']}mm.json",
     log:
         f"{LOGS}/fetch_weights.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
     params:
         settings=config["organs"],
-    localrule: True
     script:
         "../scripts/fetch_weights.py"

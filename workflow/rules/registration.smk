@@ -14,12 +14,14 @@ rule register:
     benchmark:
         f"{LOGS}/{{patient}}/{{scan}}.register.benchmark.tsv"
     priority: 2
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
     params:
         reference=get_reference_row,
         scan=get_scan_row,
-        results=RESULTS,
+        results=get_results,
         code=code_digest("theraflow.registration"),
-    resources:
-        mem_mb=2000,
     script:
         "../scripts/register_scan.py"

@@ -8,18 +8,27 @@ rule patient_report:
         organs=get_patient_organs,
         transforms=get_patient_transforms,
     output:
-        report(f"{PATIENT}/report.html", caption="../report/patient.rst", category="Patients"),
+        report(
+            f"{PATIENT}/report.html",
+            caption="../report/patient.rst",
+            category="Patients",
+        ),
     log:
         f"{LOGS}/{{patient}}/report.log",
     benchmark:
         f"{LOGS}/{{patient}}/report.benchmark.tsv"
     priority: 7
-    params:
-        scans=get_scan_rows,
-        settings={key: config[key] for key in ("tracers", "background", "lesions", "dosimetry", "response")},
-        results=RESULTS,
-        code=code_digest("theraflow.report"),
+    conda:
+        "../../environment.yml"
     resources:
         mem_mb=2000,
+    params:
+        scans=get_scan_rows,
+        settings={
+            key: config[key]
+            for key in ("tracers", "background", "lesions", "dosimetry", "response")
+        },
+        results=get_results,
+        code=code_digest("theraflow.report"),
     script:
         "../scripts/report_patient.py"

@@ -13,10 +13,15 @@ rule response:
     benchmark:
         f"{LOGS}/{{patient}}/response.benchmark.tsv"
     priority: 6
+    conda:
+        "../../environment.yml"
     params:
         scans=get_scan_rows,
-        settings={**config["response"], "reference_tracer": config.get("reference_tracer")},
-        results=RESULTS,
+        settings={
+            **config["response"],
+            "reference_tracer": config.get("reference_tracer"),
+        },
+        results=get_results,
         code=code_digest("theraflow.response"),
     script:
         "../scripts/assess_response.py"

@@ -33,9 +33,7 @@ def job(log: str, threads: int = 1) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     failure = Path(log + FAILURE_SUFFIX)
     failure.write_text("The job was killed before it ended (memory, time limit or a stopped machine).\n")
-    logging.basicConfig(
-        filename=path, filemode="w", level=logging.INFO, format="%(levelname)s %(message)s", force=True
-    )
+    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(levelname)s %(message)s", force=True)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     try:
@@ -44,9 +42,7 @@ def job(log: str, threads: int = 1) -> Iterator[None]:
         _fail(failure, str(error))
     except Exception as error:
         logging.error(traceback.format_exc())
-        _fail(
-            failure, f"Unexpected {type(error).__name__}: {error} (an error of theraflow; details in {log})."
-        )
+        _fail(failure, f"Unexpected {type(error).__name__}: {error} (an error of theraflow; details in {log}).")
     failure.unlink()
 
 

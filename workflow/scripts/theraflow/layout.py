@@ -73,7 +73,7 @@ class PatientFolder:
         return self.root / "registration" / f"{scan}.json"
 
     def lesion_map(self, scan: str | None = None) -> Path:
-        """Lesion labels on the emission grid of `scan`, or of the reference scan."""
+        """Lesion labels on the emission grid of `scan` (divided for a SPECT), or of the reference scan."""
         return self.root / "lesions" / (f"scans/{scan}.nii.gz" if scan else "lesions.nii.gz")
 
     def table(self, name: str) -> Path:

@@ -37,14 +37,10 @@ def read_sheet(path: Path | str, schema: Mapping[str, Any]) -> list[dict[str, An
         raise TheraflowError(f"The sheet {path} cannot be read ({error}).") from error
     for column in schema.get("required", []):
         if column not in header:
-            raise TheraflowError(
-                f"The sheet {path} lacks the column {column!r} (columns are separated by tabs)."
-            )
+            raise TheraflowError(f"The sheet {path} lacks the column {column!r} (columns are separated by tabs).")
     unknown = [column for column in header if column and column not in schema["properties"]]
     if unknown and not schema.get("additionalProperties", True):
-        logging.getLogger(__name__).warning(
-            "%s: columns not known and not used: %s", path, ", ".join(unknown)
-        )
+        logging.getLogger(__name__).warning("%s: columns not known and not used: %s", path, ", ".join(unknown))
     return [_row(path, number, row, schema) for number, row in enumerate(rows, start=2)]
 
 
@@ -70,9 +66,7 @@ def _number(cell: str) -> float | str:
         return cell
 
 
-def read_scans(
-    path: Path | str, schema: Mapping[str, Any], tracers: Mapping[str, Any]
-) -> dict[str, list[Scan]]:
+def read_scans(path: Path | str, schema: Mapping[str, Any], tracers: Mapping[str, Any]) -> dict[str, list[Scan]]:
     """`scans.tsv` as scans by patient, in the order of the sheet.
 
     Raises:

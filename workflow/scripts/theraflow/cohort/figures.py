@@ -92,9 +92,7 @@ def draw_doses(doses: pd.DataFrame) -> Figure | None:
         return None
     nuclides = list(doses["nuclide"].unique())
     place = doses["region"].where(doses["kind"] != "lesion", "lesions").str.replace("_", " ")
-    places = [name for name in place.unique() if name != "lesions"] + ["lesions"] * bool(
-        (place == "lesions").any()
-    )
+    places = [name for name in place.unique() if name != "lesions"] + ["lesions"] * bool((place == "lesions").any())
     spread = np.random.default_rng(0)
     with style():
         figure = new_figure(3.2 * len(nuclides) + 1.4, 0.34 * len(places) + 1.2)
@@ -103,9 +101,7 @@ def draw_doses(doses: pd.DataFrame) -> Figure | None:
             for y, name in enumerate(places):
                 values = doses.loc[(doses["nuclide"] == nuclide) & (place == name), "dose_gy_per_gbq"]
                 colour = COLOURS[1] if name == "lesions" else COLOURS[0]
-                offset = (
-                    spread.uniform(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
-                )
+                offset = spread.uniform(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
                 axes.plot(values, y + offset, "o", color=colour, markersize=3.5, alpha=0.7)
                 if len(values):
                     axes.plot([values.median()] * 2, [y - 0.32, y + 0.32], color=INK, linewidth=1.6)

@@ -236,9 +236,7 @@ def compute_statistics(lesions: pd.DataFrame, doses: pd.DataFrame, tracers: Sequ
     for tracer in tracers:
         seen = baseline[(baseline["tracer"] == tracer) & (baseline["positive"] == 1)]
         for measure, column in MEASURES:
-            rows.append(
-                describe_values(f"{measure} of {tracer}, {BASELINE}", "positive lesions", seen, column)
-            )
+            rows.append(describe_values(f"{measure} of {tracer}, {BASELINE}", "positive lesions", seen, column))
     for measure, column in MEASURES:
         if len(tracers) > 1:
             pairs = pair_tracers(lesions, tracers[0], tracers[1], column)
@@ -255,9 +253,7 @@ def follow_ups(lesions: pd.DataFrame, tracers: Sequence[str]) -> list[tuple[str,
     """(tracer, time point) of all that was measured after baseline, in the order of tracers and table."""
     later = lesions[(lesions["timepoint"] != BASELINE) & lesions["tracer"].isin(tracers)]
     found = later[["tracer", "timepoint"]].drop_duplicates().itertuples(index=False)
-    return sorted(
-        ((row.tracer, row.timepoint) for row in found), key=lambda pair: list(tracers).index(pair[0])
-    )
+    return sorted(((row.tracer, row.timepoint) for row in found), key=lambda pair: list(tracers).index(pair[0]))
 
 
 def pair_tracers(lesions: pd.DataFrame, first: str, second: str, column: str) -> pd.DataFrame:
@@ -294,7 +290,5 @@ def _describe_doses(doses: pd.DataFrame) -> list[dict[str, object]]:
             if len(regions) > 1:
                 for region in regions:
                     of_region = of_kind[of_kind["region"] == region]
-                    rows.append(
-                        describe_values(comparison, f"{kind}: {region}", of_region, "dose_gy_per_gbq")
-                    )
+                    rows.append(describe_values(comparison, f"{kind}: {region}", of_region, "dose_gy_per_gbq"))
     return rows

@@ -66,9 +66,7 @@ def summarise_cohort(
     times = {}
     if patients_table is not None:
         patients = read_table(patients_table)
-        times = survival.read_survival(
-            patients[patients["patient"].isin([folder.patient for folder in folders])]
-        )
+        times = survival.read_survival(patients[patients["patient"].isin([folder.patient for folder in folders])])
 
     tables = {
         "statistics": (statistics.compute_statistics(lesions, doses, tracers), statistics.COLUMNS),
@@ -108,9 +106,7 @@ def concatenate(paths: Sequence[Path], header: Sequence[str]) -> pd.DataFrame:
             raise TheraflowError(f"{path} cannot be read as a table ({error}).") from error
         missing = [column for column in header if column not in table.columns]
         if missing:
-            raise TheraflowError(
-                f"{path} lacks the columns {', '.join(missing)}; delete it so that it is made again."
-            )
+            raise TheraflowError(f"{path} lacks the columns {', '.join(missing)}; delete it so that it is made again.")
         tables.append(table)
     return pd.concat([pd.DataFrame(columns=list(header), dtype=str), *tables], ignore_index=True)
 
@@ -137,13 +133,9 @@ def read_lesions(path: Path | str, tracers: Sequence[str]) -> pd.DataFrame:
     words = table["positive"].astype(str).str.lower()
     unknown = sorted(set(words) - set(meaning))
     if unknown:
-        raise TheraflowError(
-            f"{path}: column positive holds {', '.join(unknown)}; it must be True, False or NA."
-        )
+        raise TheraflowError(f"{path}: column positive holds {', '.join(unknown)}; it must be True, False or NA.")
     table = table.assign(positive=words.map(meaning).astype(float))
-    table = table.astype(
-        {"lesion": str, "timepoint": str, **{column: float for _, column in statistics.MEASURES}}
-    )
+    table = table.astype({"lesion": str, "timepoint": str, **{column: float for _, column in statistics.MEASURES}})
     for patient, own in table.groupby("patient"):
         first = own["timepoint"].iloc[0]
         if (own["timepoint"] != statistics.BASELINE).all():

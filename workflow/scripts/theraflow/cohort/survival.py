@@ -99,9 +99,7 @@ def compute_survival(survival: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 "ci_low_days": median_time(limits.iloc[:, 0]),
                 "ci_high_days": median_time(limits.iloc[:, 1]),
                 "convention": CONVENTION,
-                "times_days": " ".join(
-                    f"{row.days:g}{'' if row.event else '+'}" for row in times.itertuples()
-                ),
+                "times_days": " ".join(f"{row.days:g}{'' if row.event else '+'}" for row in times.itertuples()),
             }
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -186,9 +186,7 @@ def _read_segmentation(segmentation: highdicom.seg.Segmentation, grid: sitk.Imag
     fractional = segmentation.segmentation_type == highdicom.seg.SegmentationTypeValues.FRACTIONAL
     found = []
     for number in segmentation.segment_numbers:
-        volume = segmentation.get_volume(
-            segment_numbers=[number], combine_segments=False, allow_missing_positions=True
-        )
+        volume = segmentation.get_volume(segment_numbers=[number], combine_segments=False, allow_missing_positions=True)
         image = _to_image(volume.array[..., 0], np.asarray(volume.affine))
         if fractional:
             mask = resample(sitk.Cast(image, sitk.sitkFloat32), grid, interpolation="linear") >= 0.5

@@ -141,20 +141,14 @@ def _read_instance(path: Path) -> Instance | None:
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None
     if absent:
-        raise TheraflowError(
-            f"{path} is broken or truncated DICOM without {', '.join(absent)}; export it again."
-        )
+        raise TheraflowError(f"{path} is broken or truncated DICOM without {', '.join(absent)}; export it again.")
     # Reading stops at the pixels; where it came to the end of the file instead there are none.
     if modality in _IMAGES and reached >= size:
-        raise TheraflowError(
-            f"{path} is truncated: it ends before its pixel data (7FE0,0010); export it again."
-        )
+        raise TheraflowError(f"{path} is truncated: it ends before its pixel data (7FE0,0010); export it again.")
     return Instance(path, header)
 
 
-def choose_emission(
-    series: Sequence[Series], quantity: str, forced: str | None, folder: Path | str
-) -> Series:
+def choose_emission(series: Sequence[Series], quantity: str, forced: str | None, folder: Path | str) -> Series:
     """The series that a scan is measured in.
 
     `suv`: Modality PT, attenuation corrected (CorrectedImage has ATTN), neither dynamic, gated nor a
@@ -180,9 +174,7 @@ def choose_emission(
     if quantity == "suv":
         # Without any CorrectedImage nothing is excluded: the tag is then missed by name when the SUV is
         # computed.
-        candidates = [
-            one for one in candidates if "ATTN" in (words(one.header, "CorrectedImage") or {"ATTN"})
-        ]
+        candidates = [one for one in candidates if "ATTN" in (words(one.header, "CorrectedImage") or {"ATTN"})]
     else:
         candidates = [one for one in candidates if one.modality == "NM" or in_bq_per_ml(one.header)]
         candidates = [one for one in candidates if in_bq_per_ml(one.header)] or candidates
@@ -198,9 +190,7 @@ def choose_emission(
     return _only(candidates, "emission", folder)
 
 
-def choose_ct(
-    series: Sequence[Series], emission: Series | None, forced: str | None, folder: Path | str
-) -> Series:
+def choose_ct(series: Sequence[Series], emission: Series | None, forced: str | None, folder: Path | str) -> Series:
     """The CT of an emission series: same FrameOfReferenceUID, axial, the longest, then most slices.
 
     Where the emission series states no frame of reference the CT has to be the only one of the same study.
@@ -225,8 +215,7 @@ def choose_ct(
         candidates = axial
     if not candidates:
         raise TheraflowError(
-            f"{folder} holds no axial CT in the frame of reference of the emission series; it holds "
-            f"{_list(series)}."
+            f"{folder} holds no axial CT in the frame of reference of the emission series; it holds {_list(series)}."
         )
     longest = max(one.extent_mm for one in candidates)
     candidates = [one for one in candidates if one.extent_mm >= _SAME_EXTENT * longest]

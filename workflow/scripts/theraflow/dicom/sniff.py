@@ -7,9 +7,7 @@ from pathlib import Path
 
 # The elements a DICOM file without preamble begins with: group 0008, little endian, one of its first
 # elements.
-_BARE_BEGINNINGS = tuple(
-    b"\x08\x00" + bytes([element, 0]) for element in (0x00, 0x01, 0x05, 0x08, 0x12, 0x16)
-)
+_BARE_BEGINNINGS = tuple(b"\x08\x00" + bytes([element, 0]) for element in (0x00, 0x01, 0x05, 0x08, 0x12, 0x16))
 
 
 def files_below(folder: Path | str) -> Iterator[list[Path]]:
@@ -43,9 +41,7 @@ def modalities(folder: Path | str) -> frozenset[str]:
         try:
             if not is_dicom(path):
                 continue
-            header = pydicom.dcmread(
-                path, stop_before_pixels=True, force=True, specific_tags=["ImageType", "Modality"]
-            )
+            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["ImageType", "Modality"])
             modality, kind = str(header.get("Modality") or ""), header.get("ImageType") or ()
         except Exception:
             continue

@@ -269,8 +269,7 @@ def _read_patient(facts: Facts, headers: Sequence[Dataset], scan: Scan) -> None:
     _take(facts, "height_m", "PatientSize", height, scan.height_cm and scan.height_cm / 100.0)
     if facts.weight_kg is not None and facts.weight_kg > _WEIGHT_KG_AT_MOST:
         raise TheraflowError(
-            f"{tag_name('PatientWeight')} of {facts.weight_kg:g} kg is impossible; give weight_kg in "
-            "scans.tsv."
+            f"{tag_name('PatientWeight')} of {facts.weight_kg:g} kg is impossible; give weight_kg in scans.tsv."
         )
     sex = _common(facts, headers, "PatientSex", text)
     facts.sex = sex if sex in ("M", "F", "O") else None
@@ -296,8 +295,7 @@ def _read_injection(facts: Facts, headers: Sequence[Dataset], scan: Scan, known:
     items = [header.get("RadiopharmaceuticalInformationSequence") or [] for header in _distinct(headers)]
     if any(len(item) > 1 for item in items):
         raise TheraflowError(
-            f"{tag_name('RadiopharmaceuticalInformationSequence')} lists several injections; theraflow needs "
-            "one."
+            f"{tag_name('RadiopharmaceuticalInformationSequence')} lists several injections; theraflow needs one."
         )
     doses = [item[0] if item else Dataset() for item in items]
     for item in doses:
@@ -359,9 +357,7 @@ def _dose_bq(facts: Facts, dose: float) -> float:
 
 
 def _read_injection_time(facts: Facts, doses: Sequence[Dataset], scan: Scan, offset: str | None) -> None:
-    whole = _common(
-        facts, doses, "RadiopharmaceuticalStartDateTime", lambda item, name: moment(item, name, offset)
-    )
+    whole = _common(facts, doses, "RadiopharmaceuticalStartDateTime", lambda item, name: moment(item, name, offset))
     time = _common(facts, doses, "RadiopharmaceuticalStartTime", moment)
     for keyword in ("RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"):
         facts.missing.pop(keyword, None)
@@ -430,11 +426,7 @@ def _require(facts: Facts, what: str, names: Sequence[str]) -> None:
     lacking = [name for name in names if name in facts.missing]
     if not lacking:
         return
-    tags = {
-        tag: f" [{_COLUMNS[name]}]" if name in _COLUMNS else ""
-        for name in lacking
-        for tag in facts.missing[name]
-    }
+    tags = {tag: f" [{_COLUMNS[name]}]" if name in _COLUMNS else "" for name in lacking for tag in facts.missing[name]}
     listed = ", ".join(tag + column for tag, column in tags.items())
     advice = "export the series again"
     if any(tags.values()):
@@ -484,9 +476,7 @@ def _refuse_uncorrected(facts: Facts, emission: str) -> None:
             "DECY; export the series again."
         )
     if says == "NONE" and corrected:
-        facts.flags.append(
-            f"{tag_name('CorrectedImage')} has DECY, but DecayCorrection is NONE: the latter taken"
-        )
+        facts.flags.append(f"{tag_name('CorrectedImage')} has DECY, but DecayCorrection is NONE: the latter taken")
 
 
 def _refuse_contradicting_overrides(facts: Facts, why: str) -> None:
@@ -531,13 +521,10 @@ def quantify_suv(facts: Facts) -> Quantification:
     if facts.units == "CNTS":
         return _suv_of_counts(facts)
     if facts.units == "CPS" and "DCAL" in (facts.corrected or ()) and facts.voxel_ml is not None:
-        facts.flags.append(
-            "Units CPS: turned into Bq/mL by the voxel volume, because CorrectedImage has DCAL"
-        )
+        facts.flags.append("Units CPS: turned into Bq/mL by the voxel volume, because CorrectedImage has DCAL")
         return _suv_of_bq_per_ml(facts, 1.0 / facts.voxel_ml, "Units CPS, dose calibrated")
     raise TheraflowError(
-        f"{facts.where}: {tag_name('Units')} {facts.units} cannot be turned into SUV; export the series in "
-        "Bq/mL."
+        f"{facts.where}: {tag_name('Units')} {facts.units} cannot be turned into SUV; export the series in Bq/mL."
     )
 
 
@@ -573,9 +560,7 @@ def _suv_of_bq_per_ml(facts: Facts, to_bq_per_ml: Any, rule: str) -> Quantificat
     elif says == "START":
         reference, source = reference_time(facts)
     else:
-        raise TheraflowError(
-            f"{facts.where}: {tag_name('DecayCorrection')} is {says}, not START, ADMIN or NONE."
-        )
+        raise TheraflowError(f"{facts.where}: {tag_name('DecayCorrection')} is {says}, not START, ADMIN or NONE.")
     elapsed = (reference - facts.injected_at).total_seconds() if reference and facts.injected_at else 0.0
     if says == "START" and elapsed < 0:
         raise TheraflowError(
@@ -626,9 +611,7 @@ def reference_time(facts: Facts) -> tuple[datetime.datetime, str]:
     if computed:
         found["FrameReferenceTime"] = computed
     if not found:
-        _require(
-            facts, "the reference time of the decay correction", ["FrameReferenceTime", "ActualFrameDuration"]
-        )
+        _require(facts, "the reference time of the decay correction", ["FrameReferenceTime", "ActualFrameDuration"])
         raise TheraflowError(
             f"{facts.where}: the reference time of the decay correction cannot be told: "
             f"{'; '.join(facts.flags)}; export the original series again."
@@ -677,9 +660,7 @@ def _suv_of_suv(facts: Facts) -> Quantification:
     if facts.units == "CM2ML" and kind == "BSA":
         _require(facts, "the SUV by body weight", ["weight_kg", "height_m"])
         factor = facts.weight_kg * 1000.0 / body_surface_cm2(facts.weight_kg, facts.height_m)
-        return Quantification(
-            np.full(facts.slices, factor), "Units CM2ML by body surface: turned to body weight"
-        )
+        return Quantification(np.full(facts.slices, factor), "Units CM2ML by body surface: turned to body weight")
     raise TheraflowError(
         f"{facts.where}: {tag_name('SUVType')} {kind} with Units {facts.units} is not known; export the "
         "series in Bq/mL."
@@ -770,9 +751,7 @@ def quantify_activity(facts: Facts) -> Quantification:
     elif says in (None, "NONE"):
         return _activity_of_frames(facts, unit)
     else:
-        raise TheraflowError(
-            f"{facts.where}: {tag_name('DecayCorrection')} is {says}, not START, ADMIN or NONE."
-        )
+        raise TheraflowError(f"{facts.where}: {tag_name('DecayCorrection')} is {says}, not START, ADMIN or NONE.")
     factor = math.exp(-decay * (start - reference).total_seconds())
     return Quantification(
         np.full(facts.slices, factor), f"{unit}; DecayCorrection {says} undone, reference time is {source}"

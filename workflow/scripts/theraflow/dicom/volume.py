@@ -111,8 +111,7 @@ def _axes(orientation: Sequence[float], instance: Instance) -> tuple[np.ndarray,
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     if abs(row @ column) > 1e-3 or not np.allclose([row @ row, column @ column], 1.0, atol=2e-3):
         raise TheraflowError(
-            f"{instance.path}: {tag_name('ImageOrientationPatient')} is no pair of perpendicular unit "
-            "vectors."
+            f"{instance.path}: {tag_name('ImageOrientationPatient')} is no pair of perpendicular unit vectors."
         )
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
@@ -148,16 +147,13 @@ def _refuse_twins(series: Series) -> None:
         uid = text(instance.header, "SOPInstanceUID")
         if uid in seen:
             raise TheraflowError(
-                f"{seen[uid].path} and {instance.path} are the same image (SOPInstanceUID {uid}); delete one "
-                "of them."
+                f"{seen[uid].path} and {instance.path} are the same image (SOPInstanceUID {uid}); delete one of them."
             )
         if uid:
             seen[uid] = instance
 
 
-def _slice_spacing(
-    instances: Sequence[Instance], positions: np.ndarray, normal: np.ndarray
-) -> tuple[float, list[str]]:
+def _slice_spacing(instances: Sequence[Instance], positions: np.ndarray, normal: np.ndarray) -> tuple[float, list[str]]:
     """Distance between slices in mm and flags.
 
     Args:
@@ -217,13 +213,11 @@ def _stack_frames(series: Series) -> Stack:
     first, header = series.instances[0], series.header
     if len(series.instances) > 1:
         raise TheraflowError(
-            f"{first.path} and {series.instances[1].path} are several volumes of one series; keep one of "
-            "them."
+            f"{first.path} and {series.instances[1].path} are several volumes of one series; keep one of them."
         )
     if series.modality != "NM":
         raise TheraflowError(
-            f"{first.path} is an enhanced multi-frame {series.modality}, which is not supported; export "
-            "single slices."
+            f"{first.path} is an enhanced multi-frame {series.modality}, which is not supported; export single slices."
         )
     frames = int(header.NumberOfFrames)
     detectors = header.get("DetectorInformationSequence") or [Dataset()]
@@ -326,8 +320,7 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
     limit = header.get("PixelPaddingRangeLimit")
     # Writers confuse signed and unsigned here: both are the same 16 bits.
     low, high = sorted(
-        int(np.array(int(end)).astype(stored.dtype))
-        for end in (value, value if limit in (None, "") else limit)
+        int(np.array(int(end)).astype(stored.dtype)) for end in (value, value if limit in (None, "") else limit)
     )
     return (stored >= low) & (stored <= high)
 
@@ -364,14 +357,10 @@ def _read_pixels(instance: Instance, frames: int, size: tuple[int, int, int]) ->
         raise
     except Exception as error:
         # Decoders raise whatever their library raises; all of it means that the file cannot be read.
-        raise TheraflowError(
-            f"The pixels of {instance.path} cannot be read ({error}); export it again."
-        ) from error
+        raise TheraflowError(f"The pixels of {instance.path} cannot be read ({error}); export it again.") from error
     columns, rows, _ = size
     if pixels.size != frames * rows * columns:
-        raise TheraflowError(
-            f"{instance.path} does not hold {frames} grey image(s) of {rows} x {columns} pixels."
-        )
+        raise TheraflowError(f"{instance.path} does not hold {frames} grey image(s) of {rows} x {columns} pixels.")
     return pixels.reshape(frames, rows, columns)
 
 
@@ -386,6 +375,5 @@ def _refuse_truncated(dataset: Dataset, instance: Instance) -> None:
         complete = end <= instance.path.stat().st_size
     if not complete:
         raise TheraflowError(
-            f"{instance.path} is truncated: its pixel data (7FE0,0010) are incomplete; export or copy it "
-            "again."
+            f"{instance.path} is truncated: its pixel data (7FE0,0010) are incomplete; export or copy it again."
         )

@@ -77,9 +77,7 @@ def read_fact(folder: PatientFolder, scan: Scan, key: str, what: str) -> Any:
     return value
 
 
-def find_regions(
-    folder: PatientFolder, scan: Scan, settings: Mapping[str, Any], emission: sitk.Image
-) -> list[Region]:
+def find_regions(folder: PatientFolder, scan: Scan, settings: Mapping[str, Any], emission: sitk.Image) -> list[Region]:
     """Organs and lesions of a scan on its emission grid; a lesion's voxels are taken away from the organs.
 
     Args:
@@ -105,9 +103,7 @@ def find_regions(
         organ = Region(name, "organ", *place)
         seen = organ.volume_ml(voxel_volume_ml(emission)) / (mask.sum() * voxel_volume_ml(image))
         if seen < 0.95:
-            log.warning(
-                "%s: %.0f %% of %s lie in the SPECT of scan %s", folder.patient, 100 * seen, name, scan.scan
-            )
+            log.warning("%s: %.0f %% of %s lie in the SPECT of scan %s", folder.patient, 100 * seen, name, scan.scan)
         free = organ.fraction.copy()
         for lesion in lesions:
             free = np.minimum(free, 1.0 - lesion.within(organ.box))
@@ -158,9 +154,7 @@ def _measure_scan(folder: PatientFolder, scan: Scan, settings: Mapping[str, Any]
     emission = read_image(folder.emission(scan))
     unit = read_sidecar(folder.emission(scan))["unit"]
     if unit != "Bq/mL":
-        raise TheraflowError(
-            f"{folder.emission(scan)} is in {unit}; dosimetry needs Bq/mL (quantity: activity)."
-        )
+        raise TheraflowError(f"{folder.emission(scan)} is in {unit}; dosimetry needs Bq/mL (quantity: activity).")
     values, voxel_ml = to_array(emission).astype(np.float64), voxel_volume_ml(emission)
     time_h = float(read_fact(folder, scan, "time_after_injection_h", "the time between injection and scan"))
     regions = find_regions(folder, scan, settings, emission)
@@ -170,11 +164,7 @@ def _measure_scan(folder: PatientFolder, scan: Scan, settings: Mapping[str, Any]
     for region in regions:
         volume = region.volume_ml(voxel_ml)
         concentration = _concentration(values, region, regions, body, settings["spect_fwhm_mm"], emission)
-        rows.append(
-            _row(
-                scan, region.name, region.kind, time_h, concentration * volume / BQ_PER_MBQ, volume, settings
-            )
-        )
+        rows.append(_row(scan, region.name, region.kind, time_h, concentration * volume / BQ_PER_MBQ, volume, settings))
     whole = float(values.sum()) * voxel_ml / BQ_PER_MBQ
     if rows:
         rest = whole - sum(row["activity_mbq"] for row in rows)

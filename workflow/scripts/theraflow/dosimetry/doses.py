@@ -93,9 +93,7 @@ def administration(folder: PatientFolder, scans: Sequence[Scan]) -> tuple[Nuclid
             f"{', '.join(timepoints)}; injected {low:g} to {high:g} MBq); leave one of them in scans.tsv."
         )
     if not low > 0:
-        raise TheraflowError(
-            f"The injected activity of {folder.patient} is {low:g} MBq; correct it in scans.tsv."
-        )
+        raise TheraflowError(f"The injected activity of {folder.patient} is {low:g} MBq; correct it in scans.tsv.")
     return names.pop(), activities[scans[0].scan]
 
 
@@ -149,23 +147,17 @@ def _dose_row(
         self_dose = sphere_self_dose(wanted.name, mass, density)
         coefficient = row["tia_h"] * HOUR * self_dose.gy_per_bq_s * BQ_PER_GBQ
         surface = _surface_cv(first["kind"], volume, density, wanted, settings)
-        relative = (
-            np.linalg.norm([sd / integral, settings["calibration_cv"], surface]) if integral > 0 else math.nan
-        )
+        relative = np.linalg.norm([sd / integral, settings["calibration_cv"], surface]) if integral > 0 else math.nan
         row |= {"dose_gy_per_gbq": coefficient, "sd_gy_per_gbq": coefficient * float(relative)}
         method.append(f"{self_dose.source}, self-dose only")
     return row | {"method": "; ".join(method)}
 
 
-def _surface_cv(
-    kind: str, volume_ml: float, density: float, wanted: Nuclide, settings: Mapping[str, Any]
-) -> float:
+def _surface_cv(kind: str, volume_ml: float, density: float, wanted: Nuclide, settings: Mapping[str, Any]) -> float:
     """Relative sd of a dose by the region's surface, which acts on activity and mass in opposite ways."""
     step = 1e-3
     mass = volume_ml * density
-    larger, smaller = (
-        sphere_self_dose(wanted.name, mass * math.exp(s), density).gy_per_bq_s for s in (step, -step)
-    )
+    larger, smaller = (sphere_self_dose(wanted.name, mass * math.exp(s), density).gy_per_bq_s for s in (step, -step))
     slope = math.log(larger / smaller) / (2.0 * step)
     sensitivity = activity_sensitivity(volume_ml, settings["spect_fwhm_mm"]) + slope
     return abs(sensitivity) * volume_cv(volume_ml, settings["boundary_sd_mm"][kind])
@@ -205,9 +197,7 @@ def _cycle_rows(
             continue
         activity = float(cycle["activity_gbq"])
         if not activity > 0:
-            raise TheraflowError(
-                f"cycles.tsv: activity_gbq of cycle {cycle['cycle']} of {patient} is missing."
-            )
+            raise TheraflowError(f"cycles.tsv: activity_gbq of cycle {cycle['cycle']} of {patient} is missing.")
         for _, region in regions.iterrows():
             dose = region["dose_gy_per_gbq"] * activity
             rows.append({
@@ -219,9 +209,7 @@ def _cycle_rows(
     return rows
 
 
-def _bed(
-    region: str, dose_gy: float, fit: Fit | None, therapy: Nuclide, settings: Mapping[str, Any]
-) -> float:
+def _bed(region: str, dose_gy: float, fit: Fit | None, therapy: Nuclide, settings: Mapping[str, Any]) -> float:
     parameters = settings["radiobiology"].get(region)
     if parameters is None or fit is None or not math.isfinite(dose_gy):
         return math.nan

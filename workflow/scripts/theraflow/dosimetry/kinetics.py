@@ -70,9 +70,7 @@ def haenscheid_time_integrated_activity(activity_mbq: float, time_h: float) -> f
     return activity_mbq * 2.0 * time_h / math.log(2.0)
 
 
-def fit_mono_exponential(
-    time_h: np.ndarray, activity_mbq: np.ndarray, sd_mbq: np.ndarray, nuclide: Nuclide
-) -> Fit:
+def fit_mono_exponential(time_h: np.ndarray, activity_mbq: np.ndarray, sd_mbq: np.ndarray, nuclide: Nuclide) -> Fit:
     """Weighted least squares of A exp(-(b + p) t) with b >= 0.
 
     Args:

@@ -74,9 +74,7 @@ def occupancy(mask: sitk.Image, grid: sitk.Image) -> tuple[Box, np.ndarray] | No
     low = np.array([axis.min() for axis in filled])[::-1] - 1.0
     high = np.array([axis.max() for axis in filled])[::-1] + 1.0
     corners = [
-        grid.TransformPhysicalPointToContinuousIndex(
-            mask.TransformContinuousIndexToPhysicalPoint(list(corner))
-        )
+        grid.TransformPhysicalPointToContinuousIndex(mask.TransformContinuousIndexToPhysicalPoint(list(corner)))
         for corner in itertools.product(*zip(low.tolist(), high.tolist(), strict=True))
     ]
     start = np.maximum(np.floor(np.min(corners, axis=0) + 0.5).astype(int), 0)

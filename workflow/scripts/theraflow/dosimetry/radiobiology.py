@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 
 
-def lea_catcheside(
-    amplitudes: Sequence[float], rates_per_h: Sequence[float], repair_half_time_h: float
-) -> float:
+def lea_catcheside(amplitudes: Sequence[float], rates_per_h: Sequence[float], repair_half_time_h: float) -> float:
     """Lea-Catcheside factor G of the dose rate sum R_i exp(-l_i t), for mono-exponential repair with rate m.
 
     G = 2/D^2 sum over i, j of R_i R_j / ((l_i + l_j)(l_i + m)), D = sum R_i / l_i: the double integral over

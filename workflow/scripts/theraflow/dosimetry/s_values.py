@@ -61,9 +61,7 @@ def sphere_self_dose(nuclide: str, mass_g: float, density: float | None = None) 
         radius_cm = (3.0 * mass_g / (4.0 * math.pi * density)) ** (1.0 / 3.0)
         value = absorbed_energy_mev(radius_cm * density) * MEV_IN_J / (mass_g / 1000.0)
         return SelfDose(value, "sphere S from the point kernel of Graves 2019")
-    raise TheraflowError(
-        f"S values exist for 177Lu and 90Y, not for {nuclide}; take one of them as therapy_nuclide."
-    )
+    raise TheraflowError(f"S values exist for 177Lu and 90Y, not for {nuclide}; take one of them as therapy_nuclide.")
 
 
 def _interpolated(mass_g: float) -> SelfDose:

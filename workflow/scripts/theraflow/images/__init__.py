@@ -33,9 +33,7 @@ def read_image(path: Path | str) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise TheraflowError(
-            f"{path} cannot be read as an image; delete it so that it is made again."
-        ) from error
+        raise TheraflowError(f"{path} cannot be read as an image; delete it so that it is made again.") from error
 
 
 def read_sidecar(image: Path | str) -> dict[str, Any]:
@@ -100,21 +98,16 @@ def resample(
     transform = transform or sitk.Transform(3, sitk.sitkIdentity)
     method = INTERPOLATION[interpolation]
     size, spacing = grid.GetSize(), grid.GetSpacing()
-    return sitk.Resample(
-        image, size, transform, method, grid.GetOrigin(), spacing, grid.GetDirection(), outside
-    )
+    return sitk.Resample(image, size, transform, method, grid.GetOrigin(), spacing, grid.GetDirection(), outside)
 
 
-def isotropic_grid(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """An empty image that covers `image` with voxels of `spacing_mm`, centred on it, same axes."""
-    extent = np.array(image.GetSize()) * np.array(image.GetSpacing())
-    size = np.maximum(1, np.ceil(extent / spacing_mm - 1e-6)).astype(int)
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    centre = np.array(image.TransformContinuousIndexToPhysicalPoint((np.array(image.GetSize()) - 1) / 2.0))
-    grid = sitk.Image([int(n) for n in size], sitk.sitkUInt8)
-    grid.SetSpacing([spacing_mm] * 3)
+def divided(image: sitk.Image, longest_mm: float) -> sitk.Image:
+    """An empty image that covers exactly `image`, its voxels cut along each axis until none is longer than that."""
+    parts = [int(np.ceil(spacing / longest_mm - 1e-6)) for spacing in image.GetSpacing()]
+    grid = sitk.Image([n * k for n, k in zip(image.GetSize(), parts, strict=True)], sitk.sitkUInt8)
+    grid.SetSpacing([spacing / k for spacing, k in zip(image.GetSpacing(), parts, strict=True)])
     grid.SetDirection(image.GetDirection())
-    grid.SetOrigin(tuple(centre - direction @ ((size - 1) / 2.0 * spacing_mm)))
+    grid.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([0.5 / k - 0.5 for k in parts]))
     return grid
 
 

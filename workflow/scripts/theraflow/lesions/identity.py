@@ -70,9 +70,7 @@ def follow(observations: Sequence[Sequence[Observation]], match_distance_mm: flo
     return lesions
 
 
-def match(
-    lesions: Sequence[Lesion], found: Sequence[Observation], match_distance_mm: float
-) -> dict[int, int]:
+def match(lesions: Sequence[Lesion], found: Sequence[Observation], match_distance_mm: float) -> dict[int, int]:
     """Optimal assignment of a scan's observations to known lesions: index of observation -> of lesion."""
     if not lesions or not found:
         return {}
@@ -94,9 +92,7 @@ def _saving(a: Observation, b: Observation, match_distance_mm: float) -> float:
     dice = 2.0 * common / sum(sizes)
     saving = match_distance_mm - distance * (1.0 - dice)
     # Overlap alone allows a pair; it must then save something, the more the better they overlap.
-    return (
-        max(saving, 0.01 * match_distance_mm * dice) if common >= SUFFICIENT_OVERLAP * min(sizes) else saving
-    )
+    return max(saving, 0.01 * match_distance_mm * dice) if common >= SUFFICIENT_OVERLAP * min(sizes) else saving
 
 
 def overlap_voxels(a: Region, b: Region) -> int:

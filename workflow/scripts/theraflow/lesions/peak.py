@@ -43,9 +43,7 @@ def ibsi_peaks(values: np.ndarray, region: Region, spacing_mm: Sequence[float]) 
     box = surroundings(region, values.shape, np.asarray(spacing_mm), RADIUS_MM)
     crop, mask = values[box].astype(float), region.on_box(box)
     half = [int(RADIUS_MM / s) for s in spacing_mm]
-    offsets = np.meshgrid(
-        *[np.arange(-h, h + 1) * s for h, s in zip(half, spacing_mm, strict=True)], indexing="ij"
-    )
+    offsets = np.meshgrid(*[np.arange(-h, h + 1) * s for h, s in zip(half, spacing_mm, strict=True)], indexing="ij")
     sphere = (sum(offset**2 for offset in offsets) <= RADIUS_MM**2).astype(float)
     mean = _sphere_mean(crop, sphere, _touches_edge(region.box, half, values.shape))[mask]
     inside = crop[mask]
@@ -86,9 +84,7 @@ def _tiles(values: np.ndarray, region: Region, spacing_mm: Sequence[float]) -> l
                 piece = region.on_box(tile)
                 if piece.any():
                     start = tuple(part.start for part in tile)
-                    reach = surroundings(
-                        Region(start, piece), values.shape, spacing_mm, RADIUS_MM + max(spacing_mm)
-                    )
+                    reach = surroundings(Region(start, piece), values.shape, spacing_mm, RADIUS_MM + max(spacing_mm))
                     tiles.append((float(values[reach].max()), tile))
     return sorted(tiles, key=lambda tile: -tile[0])
 

@@ -60,9 +60,7 @@ class Region:
         low = [max(part.start, a) for part, a in zip(box, self.start, strict=True)]
         high = [min(part.stop, b) for part, b in zip(box, self.stop, strict=True)]
         if all(a < b for a, b in zip(low, high, strict=True)):
-            there = tuple(
-                slice(a - part.start, b - part.start) for a, b, part in zip(low, high, box, strict=True)
-            )
+            there = tuple(slice(a - part.start, b - part.start) for a, b, part in zip(low, high, box, strict=True))
             here = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, self.start, strict=True))
             result[there] = self.mask[here]
         return result
@@ -81,9 +79,7 @@ def spacing_zyx(grid: sitk.Image) -> np.ndarray:
     return np.array(grid.GetSpacing()[::-1])
 
 
-def surroundings(
-    region: Region, shape: tuple[int, int, int], spacing_mm: np.ndarray, margin_mm: float
-) -> Box:
+def surroundings(region: Region, shape: tuple[int, int, int], spacing_mm: np.ndarray, margin_mm: float) -> Box:
     """The region's box, `margin_mm` wider on all sides, within a grid of `shape` (z, y, x)."""
     widths = np.ceil(margin_mm / np.asarray(spacing_mm)).astype(int)
     return tuple(

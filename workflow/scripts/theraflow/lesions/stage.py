@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from theraflow.dicom import read_annotation
 from theraflow.errors import TheraflowError
-from theraflow.images import from_array, read_image, resample, to_array, voxel_volume_ml, write_image
+from theraflow.images import divided, from_array, read_image, resample, to_array, voxel_volume_ml, write_image
 from theraflow.layout import PatientFolder, Scan
 from theraflow.lesions.candidates import find_candidates, physiologic_mask
 from theraflow.lesions.identity import Lesion, Observation, follow, overlap_voxels
@@ -43,12 +43,11 @@ CANDIDATE_COLUMNS = (
     "patient", "scan", "tracer", "candidate", "site", "volume_ml", "suv_max", "x_mm", "y_mm", "z_mm",
     "in_reader_annotation",
 )  # fmt: skip
+FINEST_MAP_MM = 2.0  # voxels of the lesion map of a SPECT are divided until none is longer
 IN_FIELD_OF_VIEW = 0.9  # a carried lesion of which less lies in the image is not measured there
 
 
-def measure_lesions(
-    folder: PatientFolder, scans: Sequence[Scan], reference: Scan, settings: Mapping[str, Any]
-) -> None:
+def measure_lesions(folder: PatientFolder, scans: Sequence[Scan], reference: Scan, settings: Mapping[str, Any]) -> None:
     """Find the patient's lesions, follow them through all scans, measure each on every scan.
 
     Reads the emission images, organ labels where there are any, the readers' annotations and the transforms
@@ -118,9 +117,7 @@ class _Patient:
     def __init__(self, folder: PatientFolder, reference: Scan, settings: Mapping[str, Any]) -> None:
         self.folder, self.reference, self.settings = folder, reference, settings
         # One voxel is enough to place regions, so that no more than one scan's image is in memory.
-        self.geometry = cache(
-            lambda scan: crop_of_grid(read_image(folder.emission(scan)), (0, 0, 0), (1, 1, 1))
-        )
+        self.geometry = cache(lambda scan: crop_of_grid(read_image(folder.emission(scan)), (0, 0, 0), (1, 1, 1)))
         self.passage = cache(lambda source, target: passage(folder, source, target))
 
     def read(self, scan: Scan) -> _Emission:
@@ -142,9 +139,7 @@ class _Patient:
         listed = []
         for number, region in enumerate(found, start=1):
             size = geometry(region, emission.grid)
-            in_annotation = (
-                any(overlap_voxels(region, other) for _, other in annotated) if scan.lesions else None
-            )
+            in_annotation = any(overlap_voxels(region, other) for _, other in annotated) if scan.lesions else None
             listed.append(
                 {"patient": scan.patient, "scan": scan.scan, "tracer": scan.tracer,
                  "candidate": f"C{number:02d}", "site": site_of(region, emission.organs),
@@ -179,9 +174,7 @@ class _Patient:
         if scan.quantity != "suv" or rule is None:
             return []
         minimum_ml = self.settings["minimum_ml"]
-        return find_candidates(
-            emission.voxels, emission.grid, rule["threshold_suv"], minimum_ml, emission.physiologic
-        )
+        return find_candidates(emission.voxels, emission.grid, rule["threshold_suv"], minimum_ml, emission.physiologic)
 
     def observe(
         self, scan: Scan, emission: _Emission, source: str, annotation: str | None, region: Region
@@ -198,9 +191,10 @@ class _Patient:
     def measure(self, scan: Scan, scans: Sequence[Scan], lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
         """Rows of all lesions on one scan; writes the scan's label map."""
         emission = self.read(scan)
-        regions = [self.region_on(scan, emission, scans, lesion) for lesion in lesions]
-        self.write_map(scan, emission.grid, lesions, regions)
-        anywhere = np.zeros(emission.voxels.shape, dtype=bool)
+        grid = self.map_grid(scan, emission, lesions)
+        regions = [self.region_on(scan, grid, scans, lesion) for lesion in lesions]
+        self.write_map(scan, grid, lesions, regions)
+        anywhere = np.zeros(grid.GetSize()[::-1], dtype=bool)
         for region in regions:
             if region is not None:
                 anywhere[region.box] |= region.mask
@@ -221,7 +215,7 @@ class _Patient:
                 "annotation": own.annotation if own else None,
             }  # fmt: skip
             if region is not None:
-                row |= geometry(region, emission.grid)
+                row |= geometry(region, grid)
                 if scan.quantity == "suv":
                     # In an annotated scan the reader has seen what is there, and what is not.
                     reader_says = own is not None if scan.lesions else None
@@ -250,10 +244,18 @@ class _Patient:
         )
         return row
 
-    def region_on(
-        self, scan: Scan, emission: _Emission, scans: Sequence[Scan], lesion: Lesion
-    ) -> Region | None:
-        """A lesion's region on a scan: its own, or carried; None outside the field of view."""
+    def map_grid(self, scan: Scan, emission: _Emission, lesions: Sequence[Lesion]) -> sitk.Image:
+        """The grid of a scan's lesion map: its emission image's, divided for a SPECT with carried lesions only.
+
+        No uptake is read from a SPECT here, and its voxels are too coarse for the outline of a small lesion, on which
+        the correction for partial volume depends.
+        """
+        if scan.quantity == "suv" or any(scan.scan in lesion for lesion in lesions):
+            return emission.grid
+        return divided(emission.grid, FINEST_MAP_MM)
+
+    def region_on(self, scan: Scan, grid: sitk.Image, scans: Sequence[Scan], lesion: Lesion) -> Region | None:
+        """A lesion's region on a grid of a scan: its own, or carried; None outside the field of view."""
         if scan.scan in lesion:
             return lesion[scan.scan].region
         by_nearness = sorted(
@@ -262,8 +264,8 @@ class _Patient:
         )
         source = by_nearness[0]
         way = self.passage(source.scan, scan.scan)
-        whole = carry(lesion[source.scan].region, self.geometry(source), emission.grid, way)
-        visible = whole.clipped(emission.voxels.shape)
+        whole = carry(lesion[source.scan].region, self.geometry(source), grid, way)
+        visible = whole.clipped(grid.GetSize()[::-1])
         return visible if visible.voxels >= max(1, IN_FIELD_OF_VIEW * whole.voxels) else None
 
     def write_map(
@@ -273,7 +275,7 @@ class _Patient:
         lesions: Sequence[Lesion],
         regions: Sequence[Region | None],
     ) -> None:
-        """Write the label map of a scan; that of the reference scan also as the patient's."""
+        """Write the label map of a scan on `grid`; that of the reference scan also as the patient's."""
         labels = np.zeros(grid.GetSize()[::-1], dtype=np.uint8 if len(lesions) < 256 else np.uint16)
         present = [(label, region) for label, region in enumerate(regions, start=1) if region is not None]
         for label, region in sorted(present, key=lambda pair: -pair[1].voxels):
@@ -310,9 +312,7 @@ def _site(lesion: Lesion) -> str | None:
 
 def _with_concordance(table: pd.DataFrame, scans: Sequence[Scan], reference: Scan) -> pd.DataFrame:
     """Fill `concordance` from the SUV scans of the reference scan's time point."""
-    tracers = list(
-        dict.fromkeys(s.tracer for s in scans if s.quantity == "suv" and s.timepoint == reference.timepoint)
-    )
+    tracers = list(dict.fromkeys(s.tracer for s in scans if s.quantity == "suv" and s.timepoint == reference.timepoint))
     at_baseline = table[table["timepoint"] == reference.timepoint]
     agreement = {}
     for lesion, rows in at_baseline.groupby("lesion"):

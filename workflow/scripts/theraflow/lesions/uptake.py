@@ -158,9 +158,7 @@ def shell_background(
 def _mean(name: str, values: np.ndarray, chosen: np.ndarray, grid: sitk.Image) -> Background | None:
     volume = int(np.count_nonzero(chosen)) * voxel_volume_ml(grid)
     if volume < MINIMUM_BACKGROUND_ML:
-        log.warning(
-            "Background %s: only %.2f mL are left after erosion and without lesions; it is NA.", name, volume
-        )
+        log.warning("Background %s: only %.2f mL are left after erosion and without lesions; it is NA.", name, volume)
         return None
     return Background(name, float(values[chosen].mean(dtype=float)), volume)
 

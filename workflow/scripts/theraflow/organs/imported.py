@@ -44,9 +44,7 @@ def import_organs(source: Path | str, ct: Path | str, output: Path | str) -> Non
         TheraflowError: no label map, labels that are no organs, or nothing of it lies within the CT.
     """
     if not Path(source).is_file():
-        raise TheraflowError(
-            f"The organ label map {source} is no file; correct the column organs of scans.tsv."
-        )
+        raise TheraflowError(f"The organ label map {source} is no file; correct the column organs of scans.tsv.")
     grid, ct_sidecar = read_image(ct), read_sidecar(ct)
     nifti = str(source).endswith((".nii", ".nii.gz"))
     array, ignored = _from_nifti(Path(source), grid) if nifti else _from_dicom(Path(source), grid)
@@ -56,9 +54,7 @@ def import_organs(source: Path | str, ct: Path | str, output: Path | str) -> Non
             f"labels so, as kidney_left."
         )
     if not array.any():
-        raise TheraflowError(
-            f"No organ of {source} lies within {ct}; give the label map that belongs to this scan."
-        )
+        raise TheraflowError(f"No organ of {source} lies within {ct}; give the label map that belongs to this scan.")
     if ignored:
         log.warning("%s: left out, for they are no organs of task total: %s", source, ", ".join(ignored))
     sidecar = {
@@ -78,9 +74,7 @@ def _from_nifti(source: Path, grid: sitk.Image) -> tuple[np.ndarray, list[str]]:
     image = read_image(source)
     array = to_array(image)
     if array.min() < 0 or array.max() > 65535 or not np.array_equal(array, np.floor(array)):
-        raise TheraflowError(
-            f"{source} holds values that are no labels; give a NIfTI label map with whole numbers."
-        )
+        raise TheraflowError(f"{source} holds values that are no labels; give a NIfTI label map with whole numbers.")
     array = array.astype(np.uint16)
     present = [int(label) for label in np.flatnonzero(np.bincount(array.ravel())) if label]
     names = _names(source)
@@ -93,9 +87,7 @@ def _from_nifti(source: Path, grid: sitk.Image) -> tuple[np.ndarray, list[str]]:
             unknown.append(names[label])
     image = from_array(lookup[array], image)
     if not same_grid(image, grid):
-        log.warning(
-            "%s does not lie on the grid of the CT and is resampled to it (nearest neighbour).", source
-        )
+        log.warning("%s does not lie on the grid of the CT and is resampled to it (nearest neighbour).", source)
         image = resample(image, grid, interpolation="nearest")
     return to_array(image), unknown
 
@@ -108,9 +100,7 @@ def _label_of(name: str) -> int:
 def _own_label(label: int, names: dict[int, str], source: Path) -> int:
     """The number of a label that has no name."""
     if names:
-        raise TheraflowError(
-            f"{source}: label {label} is missing in the table of names that the file brings; add it."
-        )
+        raise TheraflowError(f"{source}: label {label} is missing in the table of names that the file brings; add it.")
     if label > len(ORGAN_IDS):
         raise TheraflowError(
             f"{source}: label {label} is none of TotalSegmentator's task total (1 to {len(ORGAN_IDS)}); give "

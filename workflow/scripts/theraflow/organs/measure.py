@@ -44,9 +44,7 @@ def organ_statistics(labels: np.ndarray, hu: np.ndarray, voxel_ml: float) -> pd.
     )
 
 
-def measure_organs(
-    ct: Path | str, organs: Path | str, output_tsv: Path | str, patient: str, scan: str
-) -> None:
+def measure_organs(ct: Path | str, organs: Path | str, output_tsv: Path | str, patient: str, scan: str) -> None:
     """Write volume and mean HU of every organ of a scan.
 
     Args:
@@ -61,8 +59,6 @@ def measure_organs(
     """
     image, label_image = read_image(ct), read_image(organs)
     if not same_grid(image, label_image):
-        raise TheraflowError(
-            f"{organs} does not lie on the grid of {ct}; delete it so that it is made again."
-        )
+        raise TheraflowError(f"{organs} does not lie on the grid of {ct}; delete it so that it is made again.")
     table = organ_statistics(to_array(label_image), to_array(image), voxel_volume_ml(image))
     write_table(table.assign(patient=patient, scan=scan), output_tsv, COLUMNS)

@@ -66,9 +66,7 @@ def segment_organs(
     grid = read_image(ct)
     labels, steps = _run_ladder(Path(ct), _ladder(device), weights, resolution_mm)
     if not same_grid(labels, grid):
-        raise TheraflowError(
-            f"TotalSegmentator gave the organs of {ct} on another grid; report this with that file."
-        )
+        raise TheraflowError(f"TotalSegmentator gave the organs of {ct} on another grid; report this with that file.")
     sidecar = {
         **{key: ct_sidecar.get(key) for key in ("patient", "scan", "tracer", "timepoint")},
         "quantity": "organ label",
@@ -94,9 +92,7 @@ def segment_organs(
 def _ladder(device: str) -> tuple[str, ...]:
     """The devices to try, in order."""
     if device not in DEVICES:
-        raise TheraflowError(
-            f"organs: device is {device!r} in the config; set it to one of {', '.join(DEVICES)}."
-        )
+        raise TheraflowError(f"organs: device is {device!r} in the config; set it to one of {', '.join(DEVICES)}.")
     if device == "cpu":
         return ("cpu",)
     import torch

@@ -73,9 +73,7 @@ def needed_weights(task: str, resolution_mm: float) -> tuple[str, ...]:
             f"organs: task is {task!r} in the config, but only total is known; set organs: task to total."
         )
     if resolution_mm not in WEIGHTS:
-        raise TheraflowError(
-            f"organs: resolution is {resolution_mm} in the config; set it to 1.5, 3 or 6 (mm)."
-        )
+        raise TheraflowError(f"organs: resolution is {resolution_mm} in the config; set it to 1.5, 3 or 6 (mm).")
     return WEIGHTS[resolution_mm]
 
 
@@ -109,9 +107,7 @@ def _check(dataset: Path) -> Model:
         and all((path.parents[1] / name).is_file() for name in ("plans.json", "dataset.json"))
     ]
     if not whole:
-        raise TheraflowError(
-            f"The weights in {dataset} are only half unpacked: delete that folder, then {remedy}."
-        )
+        raise TheraflowError(f"The weights in {dataset} are only half unpacked: delete that folder, then {remedy}.")
     if len(whole) > 1:
         raise TheraflowError(
             f"{dataset} holds {len(whole)} trained models, and it is not clear which is meant: keep one of "

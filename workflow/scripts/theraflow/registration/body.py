@@ -31,9 +31,7 @@ class Body:
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
     """Average neighbouring voxels until they measure about `spacing_mm`; never work at full resolution."""
     factors = [max(1, int(spacing_mm / spacing + 0.25)) for spacing in image.GetSpacing()]
-    return sitk.BinShrink(
-        image, [min(factor, size) for factor, size in zip(factors, image.GetSize(), strict=True)]
-    )
+    return sitk.BinShrink(image, [min(factor, size) for factor, size in zip(factors, image.GetSize(), strict=True)])
 
 
 def find_body(ct: sitk.Image, spacing_mm: float) -> Body:

@@ -29,9 +29,7 @@ def working_grid(reference: Body, scan: Body, rigid: sitk.Transform, spacing_mm:
         spacing_mm: isotropic voxel size.
     """
     around = common_grid([reference.mask, scan.mask], [IDENTITY, rigid.GetInverse()], MARGIN_MM)
-    bodies = resample(reference.mask, around, interpolation="nearest") | resample(
-        scan.mask, around, rigid, "nearest"
-    )
+    bodies = resample(reference.mask, around, interpolation="nearest") | resample(scan.mask, around, rigid, "nearest")
     return common_grid([_bounding_box(bodies)], [IDENTITY], spacing_mm, margin_mm=MARGIN_MM)
 
 

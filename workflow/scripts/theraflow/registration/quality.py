@@ -33,10 +33,7 @@ def verdict(measures: Mapping[str, float | None], limits: Mapping[str, Mapping[s
         for value, limit in taken
     ):
         return "failed"
-    good = [
-        value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf)
-        for value, limit in taken
-    ]
+    good = [value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf) for value, limit in taken]
     return "good" if all(good) and len(taken) == len(limits) else "check"
 
 
@@ -86,9 +83,7 @@ def compare_bodies(
     if not either.any():
         return None, None
     values = [
-        np.clip(
-            to_array(resample(body.image, grid, transform, outside=AIR_HU))[seen][either], *SOFT_TISSUE_HU
-        )
+        np.clip(to_array(resample(body.image, grid, transform, outside=AIR_HU))[seen][either], *SOFT_TISSUE_HU)
         for body, transform in ((reference, IDENTITY), (scan, to_scan))
     ]
     overlap = 2 * (bodies[0] & bodies[1]).sum() / (bodies[0].sum() + bodies[1].sum())

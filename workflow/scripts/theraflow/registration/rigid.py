@@ -170,9 +170,7 @@ def best_shift(
     correlation = covariance / scale
     z = np.arctanh(correlation.clip(-0.999, 0.999)) * np.sqrt(count.clip(min=0))
     peak = np.unravel_index(int(z.argmax()), z.shape)
-    wrapped = tuple(
-        int(p) if p < n else int(p) - m for p, n, m in zip(peak, fixed.shape, padded, strict=True)
-    )
+    wrapped = tuple(int(p) if p < n else int(p) - m for p, n, m in zip(peak, fixed.shape, padded, strict=True))
     return float(z[peak]), wrapped
 
 

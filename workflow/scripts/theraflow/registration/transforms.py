@@ -33,9 +33,7 @@ def read_transform(path: Path | str) -> sitk.Transform:
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise TheraflowError(
-            f"{path} cannot be read as a transform; delete it so that it is made again."
-        ) from error
+        raise TheraflowError(f"{path} cannot be read as a transform; delete it so that it is made again.") from error
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
@@ -67,12 +65,8 @@ def passage(folder: PatientFolder, source: str, target: str) -> Passage:
         return Passage(sitk.CompositeTransform(3), sitk.CompositeTransform(3))
     # A composite applies its last transform first.
     return Passage(
-        sitk.CompositeTransform(
-            [read_transform(folder.to_scan(target)), read_transform(folder.to_reference(source))]
-        ),
-        sitk.CompositeTransform(
-            [read_transform(folder.to_scan(source)), read_transform(folder.to_reference(target))]
-        ),
+        sitk.CompositeTransform([read_transform(folder.to_scan(target)), read_transform(folder.to_reference(source))]),
+        sitk.CompositeTransform([read_transform(folder.to_scan(source)), read_transform(folder.to_reference(target))]),
     )
 
 
@@ -111,9 +105,7 @@ def carry_mask(mask: sitk.Image, grid: sitk.Image, way: Passage) -> sitk.Image:
     if (stop <= start).any():
         return from_array(result, grid)
 
-    factor = (
-        np.ceil(np.array(grid.GetSpacing()) / min(FINENESS_MM, *mask.GetSpacing())).clip(min=2).astype(int)
-    )
+    factor = np.ceil(np.array(grid.GetSpacing()) / min(FINENESS_MM, *mask.GetSpacing())).clip(min=2).astype(int)
     binary = sitk.Cast(mask != 0, sitk.sitkFloat32)
     occupied = resample(binary, _fine_grid(grid, start, stop, factor), way.target_to_source)
     fraction = to_array(sitk.BinShrink(occupied, factor.tolist()))
@@ -130,9 +122,7 @@ def carry_mask(mask: sitk.Image, grid: sitk.Image, way: Passage) -> sitk.Image:
     return from_array(result, grid)
 
 
-def _box_on_grid(
-    inside: np.ndarray, mask: sitk.Image, grid: sitk.Image, way: Passage
-) -> tuple[np.ndarray, np.ndarray]:
+def _box_on_grid(inside: np.ndarray, mask: sitk.Image, grid: sitk.Image, way: Passage) -> tuple[np.ndarray, np.ndarray]:
     """First index and index behind the last (x, y, z) of the part of `grid` that the mask can reach."""
     spacing = np.array(mask.GetSpacing())
     found = np.argwhere(inside)[:, ::-1]
@@ -140,9 +130,7 @@ def _box_on_grid(
     counts = np.ceil((high - low) * spacing / LATTICE_MM).astype(int) + 1
     axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, counts, strict=True)]
     lattice = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    points = carry_points(
-        [mask.TransformContinuousIndexToPhysicalPoint(index) for index in lattice.tolist()], way
-    )
+    points = carry_points([mask.TransformContinuousIndexToPhysicalPoint(index) for index in lattice.tolist()], way)
     reached = np.array([grid.TransformPhysicalPointToContinuousIndex(point) for point in points.tolist()])
     slack = LATTICE_MM / np.array(grid.GetSpacing())
     start = np.floor(reached.min(axis=0) - slack).astype(int).clip(min=0)

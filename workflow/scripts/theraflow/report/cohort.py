@@ -39,12 +39,9 @@ CAPTIONS = {
         "patient, a bar the median over lesions."
     ),
     "dose_coefficients": (
-        "Absorbed dose per administered activity. A point is an organ of a patient or a lesion; bars are "
-        "medians."
+        "Absorbed dose per administered activity. A point is an organ of a patient or a lesion; bars are medians."
     ),
-    "survival": (
-        "Kaplan-Meier estimate with 95 % log-log band, censored patients as ticks, patients at risk below."
-    ),
+    "survival": ("Kaplan-Meier estimate with 95 % log-log band, censored patients as ticks, patients at risk below."),
 }
 TITLES = {
     "detection": "Detection at baseline",
@@ -60,9 +57,7 @@ NOTES = {
         "lesions of one patient as independent, which makes P too small where they are alike; “patients” "
         "compares one mean a patient. “Smallest P” is the least that a test can reach with so few."
     ),
-    "descriptions": (
-        "Median with range, mean with standard deviation, P of the Shapiro-Wilk test of normality."
-    ),
+    "descriptions": ("Median with range, mean with standard deviation, P of the Shapiro-Wilk test of normality."),
     "detection": (
         "Of the lesions positive with at least one tracer at baseline; Wilson 95 % intervals. A tracer's "
         "number of lesions leaves out those that it did not assess (not given, or out of the field of view)."
@@ -231,9 +226,7 @@ def _split_statistics(table: pd.DataFrame, file: str) -> tuple[Table, Table]:
     columns = Columns()
     _add_words(columns, pairs)
     for side in ("a", "b"):
-        columns.add(
-            f"Median {side} (range)", [_median(row, side) for row in pairs.itertuples()], numeric=True
-        )
+        columns.add(f"Median {side} (range)", [_median(row, side) for row in pairs.itertuples()], numeric=True)
     columns.add("Difference (95 % interval)", [_effect(row) for row in pairs.itertuples()], numeric=True)
     columns.add("Test", [text(value) for value in pairs["test"]])
     columns.add("P", [p_value(value) for value in pairs["p_value"]], numeric=True)

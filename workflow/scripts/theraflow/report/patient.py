@@ -101,9 +101,7 @@ def _facts(folder: PatientFolder, lesions: pd.DataFrame, scans: Sequence[Scan]) 
     doses = _optional(folder, "doses")
     if len(doses):
         therapy = doses["nuclide"].iloc[-1]
-        own = doses[(doses["kind"] == "lesion") & (doses["nuclide"] == therapy)].dropna(
-            subset=["dose_gy_per_gbq"]
-        )
+        own = doses[(doses["kind"] == "lesion") & (doses["nuclide"] == therapy)].dropna(subset=["dose_gy_per_gbq"])
         if len(own):
             best = own.loc[own["dose_gy_per_gbq"].idxmax()]
             value = f"{significant(best['dose_gy_per_gbq']).text} Gy/GBq"
@@ -128,9 +126,7 @@ def _scan_table(scans: Sequence[Scan], sidecars: Mapping[str, Mapping[str, Any]]
                                         for scan, fact in zip(scans, facts, strict=True)])  # fmt: skip
     columns.add("Time point", [text(scan.timepoint) for scan in scans])
     columns.add("Injected, MBq", [fixed(fact.get("injected_mbq")) for fact in facts], numeric=True)
-    columns.add(
-        "After injection, h", [fixed(fact.get("time_after_injection_h"), 2) for fact in facts], numeric=True
-    )
+    columns.add("After injection, h", [fixed(fact.get("time_after_injection_h"), 2) for fact in facts], numeric=True)
     columns.add("Weight, kg", [fixed(fact.get("weight_kg")) for fact in facts], numeric=True)
     columns.add("Quantity", [text(fact["quantity"]) for fact in facts])
     rules = [fact.get("suv") or {} for fact in facts]
@@ -157,9 +153,7 @@ def _lesion_section(
         absent.append("No PET: the sheet lists no scan with a tracer measured in SUV.")
     uncounted = _uncounted(_optional(folder, "candidates"), lesions)
     if len(uncounted):
-        tables.append(
-            ("Uptake above the threshold that counts as no lesion", _candidate_table(uncounted), "")
-        )
+        tables.append(("Uptake above the threshold that counts as no lesion", _candidate_table(uncounted), ""))
     return {"lesion_tables": tables, "lesions_absent": absent}
 
 
@@ -172,9 +166,7 @@ def _lesion_table(lesions: pd.DataFrame, scans: Sequence[Scan], before: Mapping[
         before: baseline scan by tracer, for the change; empty at baseline.
     """
     by_scan = {name: rows.set_index("lesion") for name, rows in lesions.groupby("scan")}
-    frames = [
-        by_scan.get(scan.scan, pd.DataFrame(columns=lesions.columns).set_index("lesion")) for scan in scans
-    ]
+    frames = [by_scan.get(scan.scan, pd.DataFrame(columns=lesions.columns).set_index("lesion")) for scan in scans]
     names = list(dict.fromkeys(name for frame in frames for name in frame.index))
     any_scan = pd.concat([frame for frame in frames if len(frame)]) if names else frames[0]
 
@@ -215,9 +207,7 @@ def _positive(value: Any) -> Cell:
 
 
 def _axes(longest: Any, short: Any) -> Cell:
-    return (
-        Cell("–") if is_missing(longest) else Cell(f"{longest:.0f} × {fixed(short, 0).text}", float(longest))
-    )
+    return Cell("–") if is_missing(longest) else Cell(f"{longest:.0f} × {fixed(short, 0).text}", float(longest))
 
 
 def _lesion_notes(lesions: pd.DataFrame) -> str:
@@ -282,9 +272,7 @@ def _picture_section(folder: PatientFolder, lesions: pd.DataFrame, scans: Sequen
         if ct is None:
             caption += "PET alone in inverted grey, because the scan has no CT. Lesion outlines light blue."
         else:
-            caption += (
-                f"PET (colour, SUV 0 to {SUV_WINDOW:g}) on CT (−160 to 240 HU). Lesion outlines light blue."
-            )
+            caption += f"PET (colour, SUV 0 to {SUV_WINDOW:g}) on CT (−160 to 240 HU). Lesion outlines light blue."
         slices.append((picture_uri(figure), name, caption))
     return {"projections": projections, "slices": slices, "pictures_absent": absent}
 
@@ -325,9 +313,7 @@ def _dosimetry_section(
     else:
         section["dose_table"], section["methods"] = _dose_table(doses)
     if cycles.empty:
-        absent.append(
-            "No doses of therapy cycles: cycles.tsv lists none of the therapy nuclide for this patient."
-        )
+        absent.append("No doses of therapy cycles: cycles.tsv lists none of the therapy nuclide for this patient.")
     else:
         section["cycle_table"] = _cycle_table(cycles)
     if dvh.empty:
@@ -335,9 +321,7 @@ def _dosimetry_section(
     else:
         lesions = doses.loc[doses["kind"] == "lesion", "region"].unique()
         section["dvh"] = picture_uri(draw_dvh(dvh, lesions), colours=64)
-        section["dvh_caption"] = (
-            f"{dvh['nuclide'].iloc[0]}, per administered activity. {_dose_map_limits(folder)}"
-        )
+        section["dvh_caption"] = f"{dvh['nuclide'].iloc[0]}, per administered activity. {_dose_map_limits(folder)}"
     return section
 
 
@@ -429,9 +413,7 @@ def _provenance(
             "registration": folder.registration_quality(scan.scan),
             "lesions": sidecar_path(folder.lesion_map(scan.scan)),
         }
-        files += [
-            (f"{scan.scan}: {name}", read_json(path)) for name, path in others.items() if path.is_file()
-        ]
+        files += [(f"{scan.scan}: {name}", read_json(path)) for name, path in others.items() if path.is_file()]
     if sidecar_path(folder.dose_map).is_file():
         files.append(("dose map", read_json(sidecar_path(folder.dose_map))))
     return [(name, list(_flat(content))) for name, content in files]

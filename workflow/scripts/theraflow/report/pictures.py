@@ -196,18 +196,14 @@ def _show(axes: Axes, array: np.ndarray, across: np.ndarray, up: np.ndarray, **l
     axes.set_axis_off()
 
 
-def _outline(
-    axes: Axes, mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, width: float
-) -> None:
+def _outline(axes: Axes, mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, width: float) -> None:
     """Draw the outline of a mask (at least 2 x 2 pixels), closed where the mask ends at the border."""
     padded = np.pad(mask.astype(float), 1)
     across, up = (np.pad(line, 1, mode="reflect", reflect_type="odd") for line in (across, up))
     axes.contour(across, up, padded, levels=[0.5], colors=[colour], linewidths=width)
 
 
-def _outline_organs(
-    axes: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, names: Mapping[int, str]
-) -> None:
+def _outline_organs(axes: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, names: Mapping[int, str]) -> None:
     """Outline the organs of a slice, ribs, vertebrae and lung lobes each as one, with a legend by size."""
     organs: dict[str, np.ndarray] = {}
     for label in np.unique(labels[labels > 0]):

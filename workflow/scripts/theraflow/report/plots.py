@@ -13,9 +13,7 @@ COLUMNS = 4
 MOST_PANELS = 24
 
 
-def fit_amplitude_mbq(
-    time_h: np.ndarray, activity_mbq: np.ndarray, sd_mbq: np.ndarray, t_eff_h: float
-) -> float:
+def fit_amplitude_mbq(time_h: np.ndarray, activity_mbq: np.ndarray, sd_mbq: np.ndarray, t_eff_h: float) -> float:
     """Activity at injection of the exponential with half-life `t_eff_h` through the points, in MBq.
 
     Weighted least squares, of which this is the closed solution: sum(w a e) / sum(w e^2), w = 1 / sd^2,
@@ -81,9 +79,7 @@ def draw_dvh(dvh: pd.DataFrame, lesions: Collection[str]) -> Figure:
     kinds = {name: part for name, part in kinds.items() if len(part)}
     with style():
         figure = new_figure(10.2, 3.2)
-        for axes, (name, part) in zip(
-            figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True
-        ):
+        for axes, (name, part) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds.items(), strict=True):
             for i, (region, own) in enumerate(part.groupby("region", sort=False)):
                 own = own.sort_values("volume_percent")
                 dash = ("-", "--", ":")[i // len(COLOURS) % 3]

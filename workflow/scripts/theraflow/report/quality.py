@@ -86,9 +86,7 @@ def _ct(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
 def _organs(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
     if not folder.organs(scan.scan).is_file():
         if folder.ct(scan.scan).is_file():
-            remarks.append(
-                "No organs: segmentation is switched off in the configuration and none were given."
-            )
+            remarks.append("No organs: segmentation is switched off in the configuration and none were given.")
         return Light(NONE, "no organs")
     sidecar = read_sidecar(folder.organs(scan.scan))
     flags = sidecar.get("flags") or []
@@ -119,9 +117,7 @@ def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
         remarks.append(str(quality["reason"]))
     for name, limit in quality.get("limits", {}).items():
         value = quality[name]
-        good = value is not None and (
-            value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf)
-        )
+        good = value is not None and (value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf))
         if not good:
             shown = "not measured" if value is None else f"{value:.3g}"
             wanted = ", ".join(f"{word.replace('_', ' ')} {bound:g}" for word, bound in limit.items())

@@ -23,9 +23,7 @@ class Response:
     change_percent: float | None
 
 
-def percist(
-    baseline: float | None, followup: float | None, any_positive: bool | None, new_lesions: int
-) -> Response:
+def percist(baseline: float | None, followup: float | None, any_positive: bool | None, new_lesions: int) -> Response:
     """Category by PERCIST 1.0.
 
     - PMD: a new lesion, or the peak rose by at least 30 % and by at least 0.8 units;

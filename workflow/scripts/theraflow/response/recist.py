@@ -96,15 +96,11 @@ def recist(
         category = "NE"
     elif targets:
         sums = [total for total in (_sum(visit, targets) for visit in earlier) if total is not None]
-        category = _of_targets(
-            before, now, min([before, *sums]), all(followup[name].gone for name in targets)
-        )
+        category = _of_targets(before, now, min([before, *sums]), all(followup[name].gone for name in targets))
         if category == "CR" and not all(others):
             category = "NE" if None in others and False not in others else "PR"
     else:
-        category = (
-            "CR" if all(others) else "NE" if None in others and False not in others else "Non-CR/Non-PD"
-        )
+        category = "CR" if all(others) else "NE" if None in others and False not in others else "Non-CR/Non-PD"
     return Response(category, before if targets else None, now if targets else None, change)
 
 

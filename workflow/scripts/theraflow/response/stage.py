@@ -48,9 +48,7 @@ def assess_response(folder: PatientFolder, scans: Sequence[Scan], settings: Mapp
     """
     unknown = set(settings["criteria"]) - set(CRITERIA)
     if unknown:
-        raise TheraflowError(
-            f"The response criterion {min(unknown)!r} is not known; use {' or '.join(CRITERIA)}."
-        )
+        raise TheraflowError(f"The response criterion {min(unknown)!r} is not known; use {' or '.join(CRITERIA)}.")
     lesions = read_table(folder.table("lesions"))
     baseline, followups = visits(scans, settings["reference_tracer"])
     rows = []
@@ -72,25 +70,17 @@ def assess_response(folder: PatientFolder, scans: Sequence[Scan], settings: Mapp
                  "measure_followup": response.followup, "change_percent": response.change_percent,
                  "new_lesions": len(new), "measure": measure}
             )  # fmt: skip
-    write_table(
-        pd.DataFrame(rows, columns=list(RESPONSE_COLUMNS)), folder.table("response"), RESPONSE_COLUMNS
-    )
+    write_table(pd.DataFrame(rows, columns=list(RESPONSE_COLUMNS)), folder.table("response"), RESPONSE_COLUMNS)
 
 
 def visits(scans: Sequence[Scan], reference_tracer: str) -> tuple[Scan | None, list[Scan]]:
     """The baseline scan and the follow-up scans of the tracer that is followed; None and [] without any."""
     suv = [scan for scan in scans if scan.quantity == "suv"]
     first = BASELINE if any(scan.timepoint == BASELINE for scan in suv) else suv[0].timepoint if suv else None
-    tracers = sorted(
-        dict.fromkeys(scan.tracer for scan in suv), key=lambda tracer: tracer != reference_tracer
-    )
+    tracers = sorted(dict.fromkeys(scan.tracer for scan in suv), key=lambda tracer: tracer != reference_tracer)
     for tracer in tracers:
         by_time = {scan.timepoint: scan for scan in reversed(suv) if scan.tracer == tracer}
-        later = [
-            time
-            for time in dict.fromkeys(scan.timepoint for scan in suv)
-            if time != first and time in by_time
-        ]
+        later = [time for time in dict.fromkeys(scan.timepoint for scan in suv) if time != first and time in by_time]
         if first in by_time and later:
             if tracer != reference_tracer:
                 log.warning("Response is judged on %s: %s was not scanned twice.", tracer, reference_tracer)
@@ -158,9 +148,7 @@ def sizes_at(lesions: pd.DataFrame, names: Sequence[str], visit: Scan) -> dict[s
     for name in names:
         site = next(iter(lesions.loc[lesions["lesion"] == name, "site"].dropna()), None)
         mine = rows[rows["lesion"] == name]
-        own = mine[mine["source"] != "carried"].sort_values(
-            "scan", key=lambda scan: scan != visit.scan, kind="stable"
-        )
+        own = mine[mine["source"] != "carried"].sort_values("scan", key=lambda scan: scan != visit.scan, kind="stable")
         if len(own):
             longest, short = float(own["longest_diameter_mm"].iloc[0]), float(own["short_axis_mm"].iloc[0])
         elif len(mine) and mine["positive"].eq(False).all():

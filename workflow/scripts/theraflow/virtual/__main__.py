@@ -93,9 +93,7 @@ def _write_patient(patient: VirtualPatient, output: Path) -> None:
         scan = scene(patient, anatomy, centres, plan)
         table = uptake_table(plan, patient, anatomy.weight_kg)
         uptakes = {
-            lesion.name: lesion_uptake(scan, lesion, table)
-            for lesion in patient.lesions
-            if lesion.name in scan.lesions
+            lesion.name: lesion_uptake(scan, lesion, table) for lesion in patient.lesions if lesion.name in scan.lesions
         }
         image = activity(scan, table, uptakes)
         write_scan(scan, image, work / "scans" / plan.scan)
@@ -150,9 +148,7 @@ def write_scan(scan: Scene, image: np.ndarray, folder: Path) -> None:
     at, variation = {"FDG": (2.2, 0.06), "pentixafor": (1.7, 0.07)}[plan.tracer]
     suv = noisy(clean, grid, rng, at=at, variation=variation, correlation_mm=4.5)
     left = plan.injected_mbq * 1e6 * injection.remaining(plan.started_at)
-    write_pet(
-        grid.image(suv * np.float32(left / (anatomy.weight_kg * 1000.0))), folder / "PET", header, injection
-    )
+    write_pet(grid.image(suv * np.float32(left / (anatomy.weight_kg * 1000.0))), folder / "PET", header, injection)
     masks = {
         lesion.name: _on_grid(scan, lesion.name, grid)
         for lesion in patient.lesions
@@ -206,16 +202,12 @@ def write_sheets(patients: list[VirtualPatient], output: Path | str, folder: Pat
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     names = [patient.patient for patient in cohort()]
-    parser = argparse.ArgumentParser(
-        prog="python -m theraflow.virtual", description="Write virtual patients as DICOM."
-    )
+    parser = argparse.ArgumentParser(prog="python -m theraflow.virtual", description="Write virtual patients as DICOM.")
     parser.add_argument("--output", required=True, help="folder of the DICOM and of truth/")
     parser.add_argument(
         "--patients", nargs="+", choices=names, default=names, metavar="P001", help="default: all eight"
     )
-    parser.add_argument(
-        "--sheets", help="folder that gets scans.tsv, patients.tsv and cycles.tsv of these patients"
-    )
+    parser.add_argument("--sheets", help="folder that gets scans.tsv, patients.tsv and cycles.tsv of these patients")
     parser.add_argument("--cores", type=int, default=1, help="patients written at the same time")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -58,9 +58,7 @@ class Grid:
 
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Voxel centres along x, y and z in mm."""
-        return tuple(
-            o + s * np.arange(n) for n, s, o in zip(self.size, self.spacing, self.origin, strict=True)
-        )
+        return tuple(o + s * np.arange(n) for n, s, o in zip(self.size, self.spacing, self.origin, strict=True))
 
     def points(self) -> np.ndarray:
         """Voxel centres as an array (nz, ny, nx, 3) of x, y, z in mm."""
@@ -86,9 +84,7 @@ class _Waves:
     amplitude: np.ndarray  # (k, 3) in mm
 
     @classmethod
-    def draw(
-        cls, rng: np.random.Generator, amplitude_mm: float, shortest_mm: float, count: int = 6
-    ) -> "_Waves":
+    def draw(cls, rng: np.random.Generator, amplitude_mm: float, shortest_mm: float, count: int = 6) -> "_Waves":
         direction = rng.normal(size=(count, 3))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         length = rng.uniform(shortest_mm, 2 * shortest_mm, size=(count, 1))
@@ -188,7 +184,7 @@ class _Canvas:
         ]
 
     def paint(self, label: int, box: Box, inside: Inside, over: Sequence[int] | None = None) -> None:
-        """Give `label` to the voxels of `box` (x0, x1, y0, y1, z0, z1) where `inside` holds, only `over` those labels."""
+        """Give `label` to the voxels of `box` (x0, x1, y0, y1, z0, z1) that are `inside`, only `over` those labels."""
         limits = [box[4:6], box[2:4], box[0:2]]
         slices = []
         for (low, high), (first, last) in zip(self._range, limits, strict=True):
@@ -333,8 +329,8 @@ class Anatomy:
         """Tissue of every voxel of `grid` in a scan with `pose`.
 
         Returns:
-            uint8 array (z, y, x): TotalSegmentator `total` ids for organs, FAT, MUSCLE, SKIN, RIB and COUCH beside them,
-            AIR outside.
+            uint8 array (z, y, x): TotalSegmentator `total` ids for organs; FAT, MUSCLE, SKIN, RIB and COUCH beside
+            them, AIR outside.
         """
         canvas = _Canvas(self._model_points(grid, pose or Pose()))
         self._paint_trunk(canvas)
@@ -352,9 +348,7 @@ class Anatomy:
         low, high = SITES[site]
         if site in ("liver", "spleen"):
             organ = self.shapes[site][0]
-            inner = Ellipsoid(
-                organ.centre, tuple(max(4.0, r - radius_mm / min(self.scale) - 3) for r in organ.radii)
-            )
+            inner = Ellipsoid(organ.centre, tuple(max(4.0, r - radius_mm / min(self.scale) - 3) for r in organ.radii))
             while True:
                 point = rng.uniform(np.subtract(inner.centre, inner.radii), np.add(inner.centre, inner.radii))
                 below_dome = point[2] + radius_mm + 6 < _dome(point[0:1], point[1:2])[0]
@@ -369,9 +363,7 @@ class Anatomy:
     def _model_points(self, grid: Grid, pose: Pose) -> np.ndarray:
         """Model coordinates and depth of all voxels (z, y, x, 4): exact on a lattice of 8 mm, linear between."""
         step = np.maximum(1, np.round(8.0 / np.array(grid.spacing))).astype(int)
-        coarse_size = [
-            int(-(-(n - 1) // s) + 1) if n > 1 else 1 for n, s in zip(grid.size, step, strict=True)
-        ]
+        coarse_size = [int(-(-(n - 1) // s) + 1) if n > 1 else 1 for n, s in zip(grid.size, step, strict=True)]
         coarse = Grid(tuple(coarse_size), tuple(np.array(grid.spacing) * step), grid.origin)
         points = self.to_model(pose.to_neutral(coarse.points().astype(float)))
         depth = _depth(points[..., 0], points[..., 1], points[..., 2])
@@ -442,21 +434,15 @@ def _dome(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(np.maximum(right, left), 150)
 
 
-def _below_dome(
-    anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray
-) -> np.ndarray:
+def _below_dome(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return (z < _dome(x, y) - 4) & _in_cavity(anatomy, x, y, z, depth)
 
 
-def _in_cavity(
-    anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray
-) -> np.ndarray:
+def _in_cavity(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return depth > anatomy.fat_mm + 15
 
 
-def _in_muscle(
-    anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray
-) -> np.ndarray:
+def _in_muscle(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, z: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return depth > 1.3 * anatomy.fat_mm
 
 
@@ -625,13 +611,9 @@ def _paint_spine(canvas: _Canvas) -> None:
             behind = y - _spine_y(z)
             body = (x / size) ** 2 + (behind / (0.74 * size)) ** 2 < 1
             disc = (z < low + 2.5) | (z > high - 2.5)
-            arch = (np.hypot(x, behind - 0.74 * size - 8) < 14) & (
-                np.abs(z - (low + high) / 2) < 0.38 * (high - low)
-            )
+            arch = (np.hypot(x, behind - 0.74 * size - 8) < 14) & (np.abs(z - (low + high) / 2) < 0.38 * (high - low))
             spine = (np.abs(x) < 4) & (behind > size) & (behind < size + 32) & (z - low < 0.6 * (high - low))
-            wings = (
-                (np.abs(x) < size + 16) & (np.abs(behind - size + 2) < 5) & (np.abs(z - (low + high) / 2) < 6)
-            )
+            wings = (np.abs(x) < size + 16) & (np.abs(behind - size + 2) < 5) & (np.abs(z - (low + high) / 2) < 6)
             return (z >= low) & (z < high) & ((body & ~disc) | arch | spine | wings)
 
         canvas.paint(label, (-50, 50, 0, 140, low, high), bone)

@@ -242,9 +242,7 @@ def _draw_peaks(rng: np.random.Generator) -> dict[tuple[str, int], dict[str, flo
         values = list(median * np.where(z < 0, (median / low) ** z, (high / median) ** z))
         # The least demanding lesions come last: they take what is left.
         demand = [LEAST_PEAK[tracer].get(site[key], 0.0) for key in concordant]
-        wanted = {
-            key: values[rank] for key, rank in zip(concordant, np.argsort(np.argsort(score)), strict=True)
-        }
+        wanted = {key: values[rank] for key, rank in zip(concordant, np.argsort(np.argsort(score)), strict=True)}
         for place in sorted(range(len(concordant)), key=lambda i: (-demand[i], i)):
             key = concordant[place]
             fitting = [value for value in values if value >= demand[place]]
@@ -260,9 +258,7 @@ def _draw_peaks(rng: np.random.Generator) -> dict[tuple[str, int], dict[str, flo
     return peaks
 
 
-def _patient(
-    number: int, plan: _Plan, peaks: dict[tuple[str, int], dict[str, float | None]]
-) -> VirtualPatient:
+def _patient(number: int, plan: _Plan, peaks: dict[tuple[str, int], dict[str, float | None]]) -> VirtualPatient:
     rng = np.random.default_rng([SEED, number])
     strongest = max((peaks[plan.patient, i]["pentixafor"] or 0.0) for i in range(len(plan.sites)))
     lesions = []
@@ -320,9 +316,7 @@ def _schedule(
     therapy = (day + datetime.timedelta(days=1 + DAYS_TO_THERAPY)).date()
     scans: list[ScanPlan] = []
 
-    def pet(
-        scan: str, tracer: str, timepoint: str, date: datetime.datetime, mbq: float, minutes: float
-    ) -> None:
+    def pet(scan: str, tracer: str, timepoint: str, date: datetime.datetime, mbq: float, minutes: float) -> None:
         injected = date + datetime.timedelta(hours=8, minutes=int(rng.integers(10, 120)))
         start = injected + datetime.timedelta(minutes=round(minutes + rng.uniform(-4, 4)))
         scans.append(
@@ -346,21 +340,16 @@ def _schedule(
             start = injected + datetime.timedelta(hours=hours, minutes=int(rng.integers(-30, 30)))
             scans.append(ScanPlan(scan, "pentixather", "dosimetry", injected, start, mbq, len(scans)))
     if plan.followup_days:
-        date = datetime.datetime.combine(therapy, datetime.time()) + datetime.timedelta(
-            days=plan.followup_days
-        )
+        date = datetime.datetime.combine(therapy, datetime.time()) + datetime.timedelta(days=plan.followup_days)
         pet("fdg_followup", "FDG", "followup", date, 290.0, 62)
     starts = (0, plan.second_cycle_days)
     cycles = tuple(
-        (therapy + datetime.timedelta(days=after), gbq)
-        for after, gbq in zip(starts, plan.activities_gbq, strict=False)
+        (therapy + datetime.timedelta(days=after), gbq) for after, gbq in zip(starts, plan.activities_gbq, strict=False)
     )
     return tuple(scans), cycles
 
 
-def place_lesions(
-    anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
+def place_lesions(anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Centres of the lesions in the neutral body, name -> (3,) in mm.
 
     Lesions keep `GAP_MM` from one another and `CLEARANCE_MM` from kidneys, bladder, brain and spleen (unless
@@ -387,9 +376,7 @@ def place_lesions(
         away = from_hot[voxel] if lesion.site == SPLEEN else min(from_hot[voxel], from_spleen[voxel])
         if away < radius + CLEARANCE_MM:
             return False
-        return all(
-            np.linalg.norm(centre - other) >= radius + size + GAP_MM for other, size in placed.values()
-        )
+        return all(np.linalg.norm(centre - other) >= radius + size + GAP_MM for other, size in placed.values())
 
     # The peritoneum has most room and comes last; large lesions come before small ones.
     order = sorted(lesions, key=lambda lesion: (lesion.site == PERITONEUM, -lesion.largest_radius_mm))

@@ -48,9 +48,7 @@ def sphere_absorbed_fraction_y90(radius_mm: float) -> float:
     return float(np.where(r < 2 * radius_mm, factor, 0.0).mean())
 
 
-def concentration_for_dose(
-    dose_gy_per_gbq: float, half_life_lu177_h: float, absorbed_fraction: float
-) -> float:
+def concentration_for_dose(dose_gy_per_gbq: float, half_life_lu177_h: float, absorbed_fraction: float) -> float:
     """Concentration at t = 0 per administered activity (1/mL) that gives this 90Y self dose coefficient."""
     residence_s = effective_half_life_y90_h(half_life_lu177_h) * 3600 / math.log(2)
     joule = nuclide("90Y").electron_mev * MEV_IN_J * absorbed_fraction

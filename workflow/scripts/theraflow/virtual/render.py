@@ -153,9 +153,7 @@ def emission_of(plan: ScanPlan) -> str:
     return "spect" if plan.tracer == "pentixather" else "pet"
 
 
-def scene(
-    patient: VirtualPatient, anatomy: Anatomy, centres: Mapping[str, np.ndarray], plan: ScanPlan
-) -> Scene:
+def scene(patient: VirtualPatient, anatomy: Anatomy, centres: Mapping[str, np.ndarray], plan: ScanPlan) -> Scene:
     """Lay the patient down for one scan. The first scan is the neutral pose.
 
     Args:
@@ -203,9 +201,7 @@ def emission_grid(ct: Grid, emission: str) -> Grid:
     count = math.floor(length / slice_mm + 1e-6)
     middle = ct.origin[2] + (ct.size[2] - 1) / 2 * ct.spacing[2]
     x0 = -(matrix - 1) / 2 * voxel
-    return Grid(
-        (matrix, matrix, count), (voxel, voxel, slice_mm), (x0, x0, middle - (count - 1) / 2 * slice_mm)
-    )
+    return Grid((matrix, matrix, count), (voxel, voxel, slice_mm), (x0, x0, middle - (count - 1) / 2 * slice_mm))
 
 
 def locate(lesion: Lesion, centre: np.ndarray, pose: Pose, timepoint: str) -> Ellipsoid:
@@ -306,9 +302,7 @@ def lesion_uptake(scan: Scene, lesion: Lesion, table: np.ndarray) -> float:
 def lesion_concentration(lesion: Lesion) -> float:
     """Concentration of pentixather at t = 0 per injected activity (1/mL) that gives the planned dose."""
     radius = float(np.prod(lesion.radii_mm)) ** (1 / 3)
-    return concentration_for_dose(
-        lesion.dose_gy_per_gbq, lesion.t_eff_h, sphere_absorbed_fraction_y90(radius)
-    )
+    return concentration_for_dose(lesion.dose_gy_per_gbq, lesion.t_eff_h, sphere_absorbed_fraction_y90(radius))
 
 
 def peak_recovery(radius_mm: float, fwhm_mm: float) -> float:
@@ -358,9 +352,7 @@ def peak(image: np.ndarray, source: Grid, lesion: Ellipsoid, fwhm_mm: float, ste
     origin = tuple(map(float, lesion.centre - steps * step_mm))
     fine = Grid(tuple(int(2 * n + 1) for n in steps), (step_mm,) * 3, origin)
     box = lesion.box(source, PEAK_RADIUS_MM + 5 * fwhm_mm)
-    corner = tuple(
-        o + s * part.start for o, s, part in zip(source.origin, source.spacing, box[::-1], strict=True)
-    )
+    corner = tuple(o + s * part.start for o, s, part in zip(source.origin, source.spacing, box[::-1], strict=True))
     local = image[box]
     part = Grid(local.shape[::-1], source.spacing, corner)
     values = blurred(local, part, fine, fwhm_mm)
@@ -394,9 +386,7 @@ def noisy(
     sigma = correlation_mm * SIGMA_PER_FWHM / np.array(grid.spacing[::-1])
     noise = gaussian_filter(rng.standard_normal(image.shape, np.float32), sigma, truncate=3)
     noise *= variation / noise.std()
-    return np.maximum(image + noise * np.sqrt(np.maximum(image, 0.0) * np.float32(at)), 0.0).astype(
-        np.float32
-    )
+    return np.maximum(image + noise * np.sqrt(np.maximum(image, 0.0) * np.float32(at)), 0.0).astype(np.float32)
 
 
 def tissue(column: str) -> np.ndarray:

@@ -96,9 +96,7 @@ def activity_rows(scan: Scene, image: np.ndarray, uptakes: Mapping[str, float]) 
     head = {"patient": scan.patient.patient, "scan": scan.plan.scan, "time_h": scan.plan.hours}
     total = float(image.sum(dtype=float)) * voxel_ml
     body = float(((scan.labels != AIR) & (scan.labels != COUCH)).sum()) * voxel_ml
-    rows = [
-        {**head, "region": "whole_body", "kind": "whole_body", "activity_mbq": total / 1e6, "volume_ml": body}
-    ]
+    rows = [{**head, "region": "whole_body", "kind": "whole_body", "activity_mbq": total / 1e6, "volume_ml": body}]
     for name, label in ORGANS.items():
         inside = scan.labels == label
         volume = float(free[inside].sum(dtype=float)) * voxel_ml

@@ -255,9 +255,7 @@ def write_spect(
     dataset.save_as(path, enforce_file_format=True)
 
 
-def write_rtstruct(
-    masks: Mapping[str, np.ndarray], series: Path | str, path: Path | str, header: Header
-) -> None:
+def write_rtstruct(masks: Mapping[str, np.ndarray], series: Path | str, path: Path | str, header: Header) -> None:
     """Write outlines as an RTSTRUCT that refers to an image series.
 
     Args:
@@ -280,9 +278,7 @@ def write_rtstruct(
     frame = Dataset()
     frame.FrameOfReferenceUID = images[0].FrameOfReferenceUID
     study, referenced = Dataset(), Dataset()
-    study.ReferencedSOPClassUID = (
-        "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, as PS3.3 C.8.8.5 asks
-    )
+    study.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, as PS3.3 C.8.8.5 asks
     study.ReferencedSOPInstanceUID = images[0].StudyInstanceUID
     referenced.SeriesInstanceUID = images[0].SeriesInstanceUID
     referenced.ContourImageSequence = Sequence([_reference(image) for image in images])
@@ -373,10 +369,7 @@ def _colours(count: int) -> list[list[int]]:
     """Well distinguishable display colours (RGB, 0 to 255), by golden-ratio steps of the hue."""
     import colorsys
 
-    return [
-        [round(255 * part) for part in colorsys.hsv_to_rgb((0.618034 * i) % 1.0, 0.8, 1.0)]
-        for i in range(count)
-    ]
+    return [[round(255 * part) for part in colorsys.hsv_to_rgb((0.618034 * i) % 1.0, 0.8, 1.0)] for i in range(count)]
 
 
 def _dataset(
