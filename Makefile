@@ -3,7 +3,7 @@
 # make test   all tests
 # make lint   ruff, snakefmt, snakemake --lint, versions
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= 2
 TORCH ?= cpu
 BIN := .venv/bin

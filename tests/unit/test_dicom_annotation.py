@@ -267,3 +267,9 @@ def test_fractional_segments_count_from_one_half(shared_data, liver_ct, tmp_path
     place = liver_ct.TransformPhysicalPointToIndex([float(v) for v in sources[1].ImagePositionPatient])
     expected[place[2], 100:110, 200:220] = True
     assert np.array_equal(voxels(lesion), expected)
+
+
+def test_an_empty_label_map_says_that_the_reader_saw_nothing(tmp_path):
+    grid = sitk.Image(6, 5, 4, sitk.sitkUInt8)
+    sitk.WriteImage(grid, str(tmp_path / "nothing.nii.gz"))
+    assert read_annotation(tmp_path / "nothing.nii.gz", grid) == []

@@ -196,7 +196,8 @@ def test_sheets(tmp_path):
     assert scans.loc[("P002", "lu_96h"), "dicom"] == "data/virtual/P002/lu_96h"
     assert scans.loc[("P002", "lu_96h"), "timepoint"] == "dosimetry"
     assert scans.loc[("P002", "fdg_followup"), "lesions"].endswith("fdg_followup/annotation/rtstruct.dcm")
-    assert pd.isna(scans.loc[("P005", "pentixafor"), "lesions"])  # nothing to draw
+    # the reader of the CXCR4-negative patient saw nothing, and says so
+    assert scans.loc[("P005", "pentixafor"), "lesions"].endswith("pentixafor/annotation/nothing.nii.gz")
     assert pd.isna(scans.loc[("P002", "lu_96h"), "lesions"])
     assert (tmp_path / "patients.tsv").read_text().splitlines() == [
         "patient\tsex\tage_y\tstage\tpfs_days\tpfs_event\tos_days\tos_event",

@@ -145,6 +145,25 @@ def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
     assert victim.name not in missing_box
 
 
+def test_the_miniature_model_is_refused_for_a_real_scan(make_run, repository_cases):
+    run = make_run("miniature")
+    weights = str(REPOSITORY / "resources" / "miniature_weights")
+    organs = {"backend": "totalsegmentator", "resolution": 6, "device": "cpu", "weights": weights}
+    run.write(repository_cases[:1], organs=organs)
+    result = run.snakemake()
+    assert result.returncode != 0
+    assert "knows only virtual patients" in result.stdout.split("Not finished:")[1]
+    assert not run.results("STS_002", "scans", "fdg", "organs.nii.gz").exists()
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_computed(make_run, repository_cases):
+    run = make_run("no weights")
+    run.write(repository_cases[:1], organs={"backend": "totalsegmentator", "device": "cpu"})
+    result = run.snakemake()
+    assert result.returncode != 0
+    assert "fetch_weights" in result.stdout.split("Not finished:")[1]
+
+
 def test_the_workflow_is_lint_clean():
     result = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=REPOSITORY, capture_output=True, text=True

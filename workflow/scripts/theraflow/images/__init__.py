@@ -3,7 +3,6 @@
 In memory an image is a `SimpleITK.Image`: physical coordinates in mm, LPS. Arrays are always indexed z, y, x.
 """
 
-import datetime
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,8 +108,3 @@ def divided(image: sitk.Image, longest_mm: float) -> sitk.Image:
     grid.SetDirection(image.GetDirection())
     grid.SetOrigin(image.TransformContinuousIndexToPhysicalPoint([0.5 / k - 0.5 for k in parts]))
     return grid
-
-
-def parse_time(text: str) -> datetime.datetime:
-    """An ISO 8601 date and time out of a sidecar or sheet."""
-    return datetime.datetime.fromisoformat(text)

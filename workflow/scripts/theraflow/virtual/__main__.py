@@ -172,8 +172,7 @@ def _on_grid(scan: Scene, lesion: str, grid: Grid) -> np.ndarray:
 
 
 def write_sheets(patients: list[VirtualPatient], output: Path | str, folder: Path | str) -> None:
-    """Write `scans.tsv`, `patients.tsv` and `cycles.tsv` of these patients, with paths as `output` is
-    given."""
+    """Write `scans.tsv`, `patients.tsv` and `cycles.tsv` of these patients; paths begin as `output` does."""
     scans, people, cycles = [], [], []
     for patient in patients:
         for plan in patient.scans:
