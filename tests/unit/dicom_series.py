@@ -1,5 +1,6 @@
 """Small DICOM series made for tests: what a scanner would write, with one thing changed at a time."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from theraflow.dicom.parse import Header, parse
 
 CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",
@@ -94,6 +97,13 @@ def spect(stored: np.ndarray, slope: float = 0.5) -> Dataset:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.PixelData = stored.astype(np.uint16).tobytes()
     return dataset
+
+
+def header(dataset: Dataset) -> Header:
+    """What the import sees of a data set."""
+    file = io.BytesIO()
+    dataset.save_as(file, implicit_vr=False, little_endian=True)
+    return parse(file.getvalue(), len(file.getvalue())).header
 
 
 def write(dataset: Dataset, path: Path) -> Path:

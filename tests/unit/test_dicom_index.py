@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from dicom_series import ct, pet, spect, write, write_slices
 
 from theraflow.dicom import modalities
-from theraflow.dicom.index import choose_ct, choose_emission, read_index
-from theraflow.dicom.volume import read_ct, stack_slices
+from theraflow.dicom.choice import choose_ct, choose_emission
+from theraflow.dicom.index import Index, read_index
+from theraflow.dicom.volume import ct_slices, stack_slices
 from theraflow.errors import TheraflowError
 
 STORED = np.ones((3, 4, 5))
@@ -28,9 +28,9 @@ def scan(folder):
 def test_files_are_told_by_content_and_grouped_by_series(tmp_path):
     scan(tmp_path)
     found = read_index(tmp_path)
-    assert sorted((series.modality, series.slices) for series in found) == [("CT", 3), ("PT", 3)]
-    assert choose_emission(found, "suv", None, tmp_path).modality == "PT"
-    assert choose_ct(found, choose_emission(found, "suv", None, tmp_path), None, tmp_path).modality == "CT"
+    assert sorted((series.modality, series.slices) for series in found.series) == [("CT", 3), ("PT", 3)]
+    assert choose_emission(found, "suv", None).series.modality == "PT"
+    assert choose_ct(found, choose_emission(found, "suv", None).series, None).series.modality == "CT"
 
 
 def test_a_file_without_preamble_is_dicom(tmp_path):
@@ -41,9 +41,9 @@ def test_a_file_without_preamble_is_dicom(tmp_path):
         dataset.ImagePositionPatient = [0, 0, k]
         dataset.PixelData = np.full((4, 5), 1024 + k, np.uint16).tobytes()
         dataset.save_as(tmp_path / str(k), implicit_vr=True, little_endian=True)
-    (series,) = read_index(tmp_path)
+    (series,) = read_index(tmp_path).series
     assert modalities(tmp_path) == {"CT"}
-    assert np.array_equal(sitk.GetArrayFromImage(read_ct(stack_slices(series)))[:, 0, 0], [0, 1, 2])
+    assert np.array_equal([slice_[0, 0] for slice_ in ct_slices(stack_slices(series))], [0, 1, 2])
 
 
 @pytest.mark.parametrize("kept", [140, 300, 600, 0.8])
@@ -52,13 +52,13 @@ def test_a_broken_file_is_named(tmp_path, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if kept > 1 else content.index(b"\xe0\x7f\x10\x00") - 10])
     with pytest.raises(TheraflowError, match=f"{path.name}.*(broken|truncated)"):
-        read_index(tmp_path)
+        read_index(tmp_path).whole()
 
 
 def test_a_dcm_without_dicom_is_named(tmp_path):
     (tmp_path / "image.dcm").write_bytes(b"")
     with pytest.raises(TheraflowError, match=r"image\.dcm is called \.dcm but holds no DICOM"):
-        read_index(tmp_path)
+        read_index(tmp_path).whole()
 
 
 def test_missing_and_empty_folders(tmp_path):
@@ -77,10 +77,10 @@ def test_the_uncorrected_pet_is_left_out(tmp_path):
     uncorrected.CorrectedImage = ["DECY"]
     write_slices(uncorrected, STORED, tmp_path / "nac")
     found = read_index(tmp_path)
-    assert choose_emission(found, "suv", None, tmp_path).uid != "1.9"
-    only = [series for series in found if series.uid == "1.9"]
+    assert choose_emission(found, "suv", None).series.uid != "1.9"
+    only = Index(found.folder, tuple(one for one in found.series if one.uid == "1.9"), (), frozenset())
     with pytest.raises(TheraflowError, match="no attenuation-corrected PET"):
-        choose_emission(only, "suv", None, tmp_path)
+        choose_emission(only, "suv", None)
 
 
 def test_two_pets_need_a_word(tmp_path):
@@ -90,10 +90,10 @@ def test_two_pets_need_a_word(tmp_path):
     write_slices(second, STORED, tmp_path / "legs")
     found = read_index(tmp_path)
     with pytest.raises(TheraflowError, match=r"2 series .* PT series 1\.2\.3\.1 .* 1\.9 .* set `series` in scans.tsv"):
-        choose_emission(found, "suv", None, tmp_path)
-    assert choose_emission(found, "suv", "1.9", tmp_path).uid == "1.9"
+        choose_emission(found, "suv", None)
+    assert choose_emission(found, "suv", "1.9").series.uid == "1.9"
     with pytest.raises(TheraflowError, match=r"has no series 1\.8"):
-        choose_emission(found, "suv", "1.8", tmp_path)
+        choose_emission(found, "suv", "1.8")
 
 
 def test_the_ct_shares_the_frame_of_reference_and_is_the_longest(tmp_path):
@@ -107,26 +107,26 @@ def test_the_ct_shares_the_frame_of_reference_and_is_the_longest(tmp_path):
     survey.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     write_slices(survey, np.ones((1, 4, 5)), tmp_path / "survey")
     found = read_index(tmp_path)
-    emission = choose_emission(found, "suv", None, tmp_path)
-    assert choose_ct(found, emission, None, tmp_path).uid == "1.2.3.0"
-    assert choose_ct(found, emission, "1.7.0", tmp_path).uid == "1.7.0"
+    emission = choose_emission(found, "suv", None).series
+    assert choose_ct(found, emission, None).series.uid == "1.2.3.0"
+    assert choose_ct(found, emission, "1.7.0").series.uid == "1.7.0"
     sharp = ct("1.6")
     write_slices(sharp, STORED, tmp_path / "sharp")
     found = read_index(tmp_path)
     with pytest.raises(TheraflowError, match="2 series that may be the CT"):
-        choose_ct(found, emission, None, tmp_path)
-    assert choose_ct(found, emission, "1.6.0", tmp_path).uid == "1.6.0"
+        choose_ct(found, emission, None)
+    assert choose_ct(found, emission, "1.6.0").series.uid == "1.6.0"
 
 
 def test_no_ct_in_this_frame_of_reference(tmp_path):
-    scan(tmp_path)
+    write_slices(pet(), STORED, tmp_path / "pet")
+    elsewhere = ct()
+    elsewhere.FrameOfReferenceUID = "9.9"
+    write_slices(elsewhere, STORED, tmp_path / "ct")
     found = read_index(tmp_path)
-    emission = choose_emission(found, "suv", None, tmp_path)
-    for series in found:
-        if series.modality == "CT":
-            series.header.FrameOfReferenceUID = "9.9"
+    emission = choose_emission(found, "suv", None).series
     with pytest.raises(TheraflowError, match="no axial CT in the frame of reference"):
-        choose_ct(found, emission, None, tmp_path)
+        choose_ct(found, emission, None)
 
 
 def test_activity_takes_the_calibrated_reconstruction(tmp_path):
@@ -140,9 +140,9 @@ def test_activity_takes_the_calibrated_reconstruction(tmp_path):
     planar.ImageType = ["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"]
     write(planar, tmp_path / "planar")
     found = read_index(tmp_path)
-    assert choose_emission(found, "activity", None, tmp_path).uid == "1.2.3.2"
+    assert choose_emission(found, "activity", None).series.uid == "1.2.3.2"
     with pytest.raises(TheraflowError, match="no attenuation-corrected PET"):
-        choose_emission(found, "suv", None, tmp_path)
+        choose_emission(found, "suv", None)
 
 
 def test_modalities(tmp_path):

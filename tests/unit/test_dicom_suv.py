@@ -6,13 +6,17 @@ import math
 
 import numpy as np
 import pytest
+from dicom_series import header as seen
 from dicom_series import pet, spect
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from theraflow.dicom.suv import normal_mass_kg, quantify_activity, quantify_suv, read_facts
+from theraflow.dicom.activity import quantify_activity
+from theraflow.dicom.facts import read_facts
+from theraflow.dicom.normalisation import normal_mass_kg
+from theraflow.dicom.suv import quantify_suv
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 
@@ -25,7 +29,7 @@ def scan(quantity="suv", **overrides):
 
 
 def suv(headers, tracer=FDG, **overrides):
-    facts = read_facts(headers, scan(**overrides), tracer, "series")
+    facts = read_facts([seen(header) for header in headers], scan(**overrides), tracer, "series")
     return quantify_suv(facts), facts
 
 
@@ -292,7 +296,7 @@ def test_a_tag_that_one_slice_lacks_is_missing():
         ({"Units": "GML", "SUVType": "LBM", "PatientSize": None}, r"PatientSize \(0010,1020\) \[height_cm\]"),
         ({"PatientWeight": 800}, "800 kg is impossible"),
         ({"PatientWeight": "seventy"}, "PatientWeight"),
-        ({"AcquisitionTime": "11:00"}, r"AcquisitionTime \(0008,0032\) cannot be read"),
+        ({"AcquisitionTime": "11h00"}, r"AcquisitionTime \(0008,0032\) cannot be read"),
     ],
 )  # fmt: skip
 def test_refusals(change, message):
@@ -362,7 +366,7 @@ LU_HALF_LIFE_S = 6.647 * 86400
 
 
 def activity(headers, **overrides):
-    facts = read_facts(headers, scan("activity", **overrides), LUTETIUM, "series")
+    facts = read_facts([seen(header) for header in headers], scan("activity", **overrides), LUTETIUM, "series")
     return quantify_activity(facts), facts
 
 

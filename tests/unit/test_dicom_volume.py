@@ -8,22 +8,35 @@ import pytest
 import SimpleITK as sitk
 from dicom_series import ct, pet, spect, write, write_slices
 
+from theraflow.dicom.header import numbers
 from theraflow.dicom.index import read_index
-from theraflow.dicom.volume import read_ct, read_volume, stack_slices
+from theraflow.dicom.volume import ct_slices, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
+from theraflow.nifti import write_nifti
 
 STORED = np.arange(60).reshape(3, 4, 5) + 1000
 
 
 def stack(folder):
-    (series,) = read_index(folder)
+    (series,) = read_index(folder).whole().series
     return stack_slices(series)
+
+
+def ct_array(stack):
+    return np.stack(list(ct_slices(stack)))
+
+
+def image(slices, stack, kind, folder):
+    """What SimpleITK reads of the file that is written."""
+    write_nifti(slices, stack.grid, kind, folder / "image.nii")
+    return sitk.ReadImage(folder / "image.nii")
 
 
 def test_slices_are_sorted_along_the_normal_and_rescaled_one_by_one(tmp_path):
     slopes = [1.0, 0.5, 0.25]
     write_slices(pet(), STORED, tmp_path, [{"RescaleSlope": slope} for slope in slopes])
-    volume = read_volume(stack(tmp_path), slopes, [0.0, 1.0, 2.0])
+    series = stack(tmp_path)
+    volume = image(scaled_slices(series, slopes, [0.0, 1.0, 2.0]), series, np.float32, tmp_path)
     assert volume.GetSize() == (5, 4, 3)
     assert volume.GetSpacing() == (3.0, 2.0, 4.0)
     assert volume.GetOrigin() == (10.0, 20.0, 30.0)
@@ -36,7 +49,8 @@ def test_a_sagittal_series_keeps_its_place_in_the_body(tmp_path):
     template.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]  # normal is -x
     places = [{"ImagePositionPatient": [50.0 + 4 * k, 20.0, 90.0]} for k in range(3)]
     write_slices(template, STORED, tmp_path, places)
-    volume = read_ct(stack(tmp_path))
+    series = stack(tmp_path)
+    volume = image(ct_slices(series), series, np.int16, tmp_path)
     for k in range(3):
         # The voxel at row 2, column 1 of the slice at x = 50 + 4 k, by the formula of PS3.3 C.7.6.2.1.1.
         index = volume.TransformPhysicalPointToIndex((50.0 + 4 * k, 20.0 + 1 * 3.0, 90.0 - 2 * 2.0))
@@ -52,7 +66,7 @@ def test_padding_becomes_air(tmp_path):
     stored[0, 0, 0] = -2000
     stored[0, 0, 1] = -900  # -1924 HU: below what a CT can measure
     write_slices(template, stored, tmp_path)
-    array = sitk.GetArrayFromImage(read_ct(stack(tmp_path)))
+    array = ct_array(stack(tmp_path))
     assert array.dtype == np.int16
     assert array[0, 0, 0] == array[0, 0, 1] == -1024
     assert array[0, 0, 2] == 1002 - 1024
@@ -63,7 +77,7 @@ def test_padding_with_a_value_inside_the_range(tmp_path):
     template.PixelPaddingValue = 1059
     template["PixelPaddingValue"].VR = "US"
     write_slices(template, STORED, tmp_path)
-    array = sitk.GetArrayFromImage(read_ct(stack(tmp_path)))
+    array = ct_array(stack(tmp_path))
     assert array[2, 3, 4] == -1024
     assert array[2, 3, 3] == 1058 - 1024
 
@@ -88,10 +102,16 @@ def test_a_pet_that_lacks_its_last_slice_is_refused(tmp_path):
         stack(tmp_path)
 
 
-def test_a_copied_file_is_refused(tmp_path):
+def test_a_second_copy_is_left_out_and_a_changed_one_refused(tmp_path):
     paths = write_slices(ct(), STORED, tmp_path)
     shutil.copy(paths[1], tmp_path / "copy")
-    with pytest.raises(TheraflowError, match="are the same image"):
+    found = stack(tmp_path)
+    assert np.array_equal(ct_array(found), STORED - 1024)
+    assert "1 files are second copies" in found.flags[0]
+    content = bytearray(paths[1].read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "copy").write_bytes(content)
+    with pytest.raises(TheraflowError, match=r"are the same image .* with different content"):
         stack(tmp_path)
 
 
@@ -115,7 +135,7 @@ def test_slightly_uneven_gaps_are_flagged_and_grossly_uneven_ones_refused(tmp_pa
         z = np.cumsum([0.0, 4.0, gap, 4.0, 4.0, gap])
         write_slices(ct(), stored, tmp_path / name, [{"ImagePositionPatient": [0, 0, place]} for place in z])
     slight = stack(tmp_path / "slight")
-    assert slight.spacing[2] == pytest.approx(3.96)
+    assert slight.grid.spacing[2] == pytest.approx(3.96)
     assert "unevenly spaced" in slight.flags[0]
     with pytest.raises(TheraflowError, match="unevenly spaced"):
         stack(tmp_path / "gross")
@@ -139,7 +159,8 @@ def test_frames_of_one_nm_file_are_stacked(tmp_path, backwards):
     if backwards:
         dataset.SpacingBetweenSlices = -4.0
     write(dataset, tmp_path / "nm")
-    volume = read_volume(stack(tmp_path), [1.0] * 3, [0.0] * 3)
+    series = stack(tmp_path)
+    volume = image(scaled_slices(series, [1.0] * 3, [0.0] * 3), series, np.float32, tmp_path)
     for k in range(3):
         place = (10.0, 20.0, 30.0 + (-4.0 if backwards else 4.0) * k)
         assert volume[volume.TransformPhysicalPointToIndex(place)] == STORED[k, 0, 0]
@@ -149,8 +170,8 @@ def test_slice_vector_orders_the_frames(tmp_path):
     dataset = spect(STORED)
     dataset.SliceVector = [3, 1, 2]
     write(dataset, tmp_path / "nm")
-    volume = read_volume(stack(tmp_path), [1.0] * 3, [0.0] * 3)
-    assert np.array_equal(sitk.GetArrayFromImage(volume), STORED[[1, 2, 0]])
+    volume = np.stack(list(scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3)))
+    assert np.array_equal(volume, STORED[[1, 2, 0]])
 
 
 def test_a_dynamic_nm_file_is_refused(tmp_path):
@@ -173,8 +194,8 @@ def test_a_truncated_file_never_yields_an_image(shared_data, tmp_path, compresse
     damaged.write_bytes(content[: int(len(content) * kept)])
     # `match`: whichever step finds it, the file is named.
     with pytest.raises(TheraflowError, match=f"{path.name}.*(truncated|broken|incomplete)"):
-        for series in read_index(tmp_path):
-            read_ct(stack_slices(series))
+        for series in read_index(tmp_path).whole().series:
+            ct_array(stack_slices(series))
 
 
 @pytest.mark.shared_data
@@ -183,26 +204,26 @@ def test_the_end_of_compressed_pixels_must_be_there(shared_data, tmp_path, lost)
     path = sorted((shared_data / "ct_totalsegmentator" / "example_ct_dicom").iterdir())[0]
     (tmp_path / "image").write_bytes(path.read_bytes()[:-lost])
     with pytest.raises(TheraflowError, match="truncated"):
-        read_ct(stack(tmp_path))
+        ct_array(stack(tmp_path))
 
 
 @pytest.mark.shared_data
 def test_jpeg_2000_series_has_the_values_of_the_library_decoder(shared_data):
     folder = shared_data / "ct_totalsegmentator" / "example_ct_dicom"
     series = stack(folder)
-    array = sitk.GetArrayFromImage(read_ct(series))
+    array = ct_array(series)
     assert array.shape == (20, 512, 512)
-    header = series.instances[7].header
-    reference = sitk.ReadImage(str(series.instances[7].path))  # GDCM, another decoder than pylibjpeg
-    assert np.allclose(reference.GetOrigin(), header.ImagePositionPatient)
+    reference = sitk.ReadImage(str(series.slices[7].instance.path))  # GDCM, another decoder than pylibjpeg
+    assert np.allclose(reference.GetOrigin()[2], series.grid.origin[2] + 7 * series.grid.spacing[2])
     expected = sitk.GetArrayFromImage(reference)[0]
     assert np.array_equal(array[7], np.maximum(expected, -1024))
 
 
 @pytest.mark.shared_data
-def test_abdominal_ct_agrees_with_itk_beside_the_padding(shared_data):
+def test_abdominal_ct_agrees_with_itk_beside_the_padding(shared_data, tmp_path):
     folder = shared_data / "ct_abdomen" / "CRLM-CT-1004" / "image"
-    ours = read_ct(stack(folder))
+    series = stack(folder)
+    ours = image(ct_slices(series), series, np.int16, tmp_path)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     theirs = reader.Execute()
@@ -216,12 +237,12 @@ def test_abdominal_ct_agrees_with_itk_beside_the_padding(shared_data):
 
 @pytest.mark.shared_data
 def test_whole_body_with_mixed_gaps_is_accepted_and_flagged(shared_data):
-    (series,) = [one for one in read_index(shared_data / "sts_001_wholebody") if one.modality == "PT"]
+    (series,) = [one for one in read_index(shared_data / "sts_001_wholebody").series if one.modality == "PT"]
     whole_body = stack_slices(series)
-    assert whole_body.size == (128, 128, 267)
+    assert whole_body.grid.size == (128, 128, 267)
     assert "3.19 to 3.29 mm" in whole_body.flags[0]
-    z = [float(header.ImagePositionPatient[2]) for header in whole_body.headers]
-    placed = whole_body.origin[2] + whole_body.spacing[2] * np.arange(267)
+    z = [numbers(header, "ImagePositionPatient", 3)[2] for header in whole_body.headers]
+    placed = whole_body.grid.origin[2] + whole_body.grid.spacing[2] * np.arange(267)
     assert np.abs(placed - z).max() < 0.1
 
 
@@ -231,4 +252,4 @@ def test_an_uncompressed_file_with_the_wrong_number_of_pixels_is_refused(tmp_pat
     dataset.PixelData = dataset.PixelData[:-2]
     dataset.save_as(paths[0])
     with pytest.raises(TheraflowError, match=paths[0].name):
-        read_ct(stack(tmp_path))
+        ct_array(stack(tmp_path))

@@ -1,8 +1,9 @@
 """Files that are either whole or not there."""
 
+import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def write_text(text: str, path: Path | str) -> None:
 def write_json(content: Any, path: Path | str) -> None:
     """Write JSON, whole or not at all. NaN is refused: a missing number is null."""
     write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", path)
+
+
+def write_tsv(rows: Sequence[Mapping[str, Any]], path: Path | str, columns: Sequence[str]) -> None:
+    """Write a small tidy TSV, whole or not at all, without loading pandas; None becomes `NA`."""
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({column: "NA" if row[column] is None else row[column] for column in columns} for row in rows)
 
 
 def read_json(path: Path | str) -> Any:

@@ -13,7 +13,8 @@ class Scan:
         quantity: `suv` or `activity`, from the tracer's configuration.
         lesions, organs: paths of a reader's annotation and of an existing organ label map, or None.
         series: SeriesInstanceUID that must be taken, or None.
-        injected_mbq, injected_at, weight_kg, height_cm: overrides of the DICOM header, or None.
+        injected_mbq, injected_at, acquired_at, weight_kg, height_cm, units, decay_correction: overrides of the DICOM
+            header, or None.
     """
 
     patient: str
@@ -29,6 +30,9 @@ class Scan:
     injected_at: str | None = None
     weight_kg: float | None = None
     height_cm: float | None = None
+    acquired_at: str | None = None
+    units: str | None = None
+    decay_correction: str | None = None
 
     @property
     def emission(self) -> str:

@@ -16,7 +16,8 @@ from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 
 MISSING = ("", "NA")
-_SCAN_COLUMNS = ("lesions", "organs", "series", "injected_mbq", "injected_at", "weight_kg", "height_cm")
+_SCAN_COLUMNS = ("lesions", "organs", "series", "injected_mbq", "injected_at", "acquired_at", "weight_kg", "height_cm",
+                 "units", "decay_correction")  # fmt: skip
 
 
 def read_sheet(path: Path | str, schema: Mapping[str, Any]) -> list[dict[str, Any]]:

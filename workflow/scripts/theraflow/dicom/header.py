@@ -1,158 +1,261 @@
 """Values out of a DICOM header: present and meant, or None; never a default."""
 
 import datetime
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
-from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import DA, DT, TM
-
+from theraflow.dicom.parse import ELEMENTS, Header
 from theraflow.errors import TheraflowError
 
-# Private elements of PET: the reference time of GE's decay correction, Philips' factors from counts to SUV
-# and to Bq/mL.
-GE_REFERENCE_TIME = Tag(0x0009, 0x100D)
-PHILIPS_SUV_FACTOR = Tag(0x7053, 0x1000)
-PHILIPS_ACTIVITY_FACTOR = Tag(0x7053, 0x1009)
-_CREATORS = {
-    GE_REFERENCE_TIME: "GEMS_PETD_01",
-    PHILIPS_SUV_FACTOR: "Philips PET Private Group",
-    PHILIPS_ACTIVITY_FACTOR: "Philips PET Private Group",
-}
-_MAKERS = {"GEMS_PETD_01": "GE", "Philips PET Private Group": "PHILIPS"}
+# Binary value representations by their format; all others that are read as numbers are text (DS, IS).
+_BINARY = {"US": "H", "SS": "h", "UL": "I", "FL": "f", "FD": "d"}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")  # with the points of ACR-NEMA, which PS3.5 still lets one read
+_TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?")
+_DATE_TIME = re.compile(r"(\d{8})(\d\d(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?)?([+-]\d{4})?")
 
 
 def tag_name(keyword: str) -> str:
     """`PatientWeight (0010,1030)` for `PatientWeight`."""
-    return f"{keyword} {_digits(Tag(tag_for_keyword(keyword)))}"
+    tag = ELEMENTS[keyword][0]
+    return f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _digits(tag: BaseTag) -> str:
-    return f"({tag.group:04X},{tag.element:04X})"
+def _decoded(raw: bytes) -> str:
+    """Text of a header; what is not UTF-8 is read as Latin-1, which holds for the codes that numbers depend on."""
+    try:
+        return raw.decode("utf-8").strip(" \0")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1").strip(" \0")
 
 
-def text(header: Dataset, keyword: str) -> str | None:
-    """A string, or None where the tag is absent or empty."""
-    return str(header.get(keyword) or "").strip() or None
+def text(header: Header, keyword: str) -> str | None:
+    """A string, or None where the element is absent or empty."""
+    return _decoded(header.raw(keyword) or b"") or None
 
 
-def words(header: Dataset, keyword: str) -> frozenset[str] | None:
-    """The values of a multi-valued code string as a set, or None where absent or empty."""
-    value = header.get(keyword)
-    if not value:
-        return None
-    return frozenset([value] if isinstance(value, str) else (str(word) for word in value))
+def words(header: Header, keyword: str) -> tuple[str, ...] | None:
+    """The values of a multi-valued code string, or None where absent or empty."""
+    value = text(header, keyword)
+    return None if value is None else tuple(word.strip() for word in value.split("\\"))
 
 
-def numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
-    """`count` numbers, or None where the tag is absent or empty.
+def numbers(header: Header, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    """`count` numbers, or as many as there are; None where the element is absent or empty.
 
     Raises:
         TheraflowError: the value is not `count` numbers.
     """
-    try:
-        value = header.get(keyword)
-        if value is None or value == "":
-            return None
-        found = (float(value),) if count == 1 else tuple(float(part) for part in value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TheraflowError(f"{tag_name(keyword)} cannot be read ({error}).") from error
-    if not found:
+    raw = header.raw(keyword)
+    kind = ELEMENTS[keyword][1]
+    if not raw or (kind not in _BINARY and not raw.strip(b" \0")):
         return None
-    if len(found) != count:
+    try:
+        if kind in _BINARY:
+            found = tuple(float(value) for (value,) in struct.iter_unpack(header.order + _BINARY[kind], raw))
+        else:
+            found = tuple(_number(part) for part in _decoded(raw).split("\\"))
+    except (struct.error, ValueError) as error:
+        raise TheraflowError(f"{tag_name(keyword)} cannot be read as a number ({error}).") from error
+    if count is not None and len(found) != count:
         raise TheraflowError(f"{tag_name(keyword)} has {len(found)} values, not {count}.")
     return found
 
 
-def number(header: Dataset, keyword: str) -> float | None:
-    """One number, or None where the tag is absent or empty."""
+def _number(value: str) -> float:
+    if not _NUMBER.fullmatch(value.strip()):
+        raise ValueError(f"{value.strip()!r}")
+    return float(value)
+
+
+def number(header: Header, keyword: str) -> float | None:
+    """One number, or None where the element is absent or empty."""
     found = numbers(header, keyword, 1)
     return found[0] if found else None
 
 
-def moment(
-    header: Dataset, keyword: str, offset: str | None = None
-) -> datetime.datetime | datetime.date | datetime.time | None:
-    """A date (DA), time (TM) or date with time (DT), or None where the tag is absent or empty.
-
-    A DT with an offset from UTC is turned into the local time that the other tags of the object use, if that
-    states its own `offset` (TimezoneOffsetFromUTC); otherwise DT is local time already, as scanners write it.
+def integers(header: Header, keyword: str) -> tuple[int, ...] | None:
+    """Whole numbers, or None where the element is absent or empty.
 
     Raises:
-        TheraflowError: the value is no such thing.
+        TheraflowError: a value is no whole number.
     """
+    found = numbers(header, keyword)
+    if found is not None and any(value != int(value) for value in found):
+        raise TheraflowError(f"{tag_name(keyword)} must hold whole numbers.")
+    return None if found is None else tuple(int(value) for value in found)
+
+
+def integer(header: Header, keyword: str) -> int | None:
+    """One whole number, or None where the element is absent or empty."""
+    number(header, keyword)
+    found = integers(header, keyword)
+    return found[0] if found else None
+
+
+def date(header: Header, keyword: str) -> datetime.date | None:
+    """A date (DA), or None where the element is absent or empty.
+
+    Raises:
+        TheraflowError: the value is no date.
+    """
+    return _read(header, keyword, _parse_date)
+
+
+def time(header: Header, keyword: str) -> datetime.time | None:
+    """A time of day (TM), or None where the element is absent or empty.
+
+    Raises:
+        TheraflowError: the value is no time.
+    """
+    return _read(header, keyword, _parse_time)
+
+
+def moment(header: Header, keyword: str, offset: str | None = None) -> datetime.datetime | None:
+    """A date with time (DT), or None where the element is absent or empty.
+
+    A value with an offset from UTC is turned into the local time that the other elements of the object use, if that
+    states its own `offset` (TimezoneOffsetFromUTC); otherwise it is local time already, as scanners write it.
+
+    Raises:
+        TheraflowError: the value is no date with time.
+    """
+    return _read(header, keyword, lambda value: _parse_moment(value, offset))
+
+
+def _read(header: Header, keyword: str, parse: Callable[[str], Any]) -> Any:
     value = text(header, keyword)
-    if value is None:
-        return None
-    kind = header[keyword].VR
     try:
-        if kind == "DA":
-            return datetime.date.fromisoformat(DA(value).isoformat())
-        if kind == "TM":
-            return datetime.time.fromisoformat(TM(value).isoformat())
-        return _local(value, offset)
+        return None if value is None else parse(value)
     except ValueError as error:
-        raise TheraflowError(f"{tag_name(keyword)} cannot be read as date or time ({value}).") from error
+        raise TheraflowError(f"{tag_name(keyword)} cannot be read as date or time ({value!r}).") from error
 
 
-def acquisition_start(header: Dataset) -> datetime.datetime | None:
-    """AcquisitionDate with AcquisitionTime, otherwise AcquisitionDateTime; None where neither is complete."""
-    day, time = moment(header, "AcquisitionDate"), moment(header, "AcquisitionTime")
-    if day and time is not None:
-        return datetime.datetime.combine(day, time)
-    return moment(header, "AcquisitionDateTime", text(header, "TimezoneOffsetFromUTC"))
+def _parse_date(value: str) -> datetime.date:
+    found = _DATE.fullmatch(value)
+    if not found:
+        raise ValueError(value)
+    return datetime.date(*(int(part) for part in found.groups()))
 
 
-def _local(value: str, offset: str | None) -> datetime.datetime:
-    found = datetime.datetime.fromisoformat(DT(value).isoformat())
-    if found.tzinfo is not None and offset is not None:
-        found = found.astimezone(datetime.datetime.strptime(offset, "%z").tzinfo)
-    return found.replace(tzinfo=None)
+def _parse_time(value: str) -> datetime.time:
+    found = _TIME.fullmatch(value)
+    if not found:
+        raise ValueError(value)
+    hour, minute, second, fraction = (part or "0" for part in found.groups())
+    # A leap second is written as 60 (PS3.5 6.2); Python knows none.
+    return datetime.time(int(hour), int(minute), min(int(second), 59), int(fraction.ljust(6, "0")))
 
 
-def private(header: Dataset, tag: BaseTag) -> str | None:
-    """The text of one of the private elements above, or None.
+def _parse_moment(value: str, offset: str | None) -> datetime.datetime:
+    found = _DATE_TIME.fullmatch(value)
+    if not found or found[2] is None:
+        raise ValueError(value)
+    moment = datetime.datetime.combine(_parse_date(found[1]), _parse_time(found[2]))
+    if found[3] is None or offset is None:
+        return moment
+    stated, wanted = (datetime.datetime.strptime(zone, "%z").utcoffset() for zone in (found[3], offset))
+    return moment - stated + wanted
 
-    It counts when its private creator stands in the header, or, because anonymisation often removes the
-    creator but leaves the element, when Manufacturer names its maker.
+
+def corrections(header: Header) -> tuple[str, ...] | None:
+    """CorrectedImage; of an enhanced PET, which has a flag for each correction instead, ATTN and DECY by those."""
+    found = words(header, "CorrectedImage")
+    flags = {"AttenuationCorrected": "ATTN", "DecayCorrected": "DECY"}
+    if found is not None or not any(text(header, keyword) for keyword in flags):
+        return found
+    return tuple(word for keyword, word in flags.items() if text(header, keyword) == "YES") or ("NONE",)
+
+
+def acquisition_start(header: Header) -> datetime.datetime | None:
+    """AcquisitionDate with AcquisitionTime, otherwise AcquisitionDateTime; None where neither is complete.
+
+    A frame of an enhanced object has its own FrameAcquisitionDateTime, which goes first.
     """
-    creator = _CREATORS[tag]
-    element = header.get(tag)
-    stated = header.get(Tag(tag.group, tag.element >> 8))
-    known = _text(stated.value) == creator if stated is not None else False
-    maker = (text(header, "Manufacturer") or "").upper().startswith(_MAKERS[creator])
-    if element is None or not (known or (stated is None and maker)):
-        return None
-    return _text(element.value) or None
+    offset = text(header, "TimezoneOffsetFromUTC")
+    of_frame = moment(header, "FrameAcquisitionDateTime", offset)
+    if of_frame is not None:
+        return of_frame
+    day, clock = date(header, "AcquisitionDate"), time(header, "AcquisitionTime")
+    if day and clock is not None:
+        return datetime.datetime.combine(day, clock)
+    return moment(header, "AcquisitionDateTime", offset)
 
 
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    return str(value).strip(" \0")
+@dataclass(frozen=True)
+class PrivateElement:
+    """An element of a vendor, found by its private creator (PS3.5 7.8.1).
 
+    Where anonymisation has removed the creator but left the element, Manufacturer must name the vendor, and the
+    element is looked for in the block that the vendor uses, the first.
 
-def private_number(header: Dataset, tag: BaseTag) -> float | None:
-    """A private factor; None where it is absent, empty or 0.0, which stands for "cannot be converted".
-
-    Raises:
-        TheraflowError: not a number.
+    Attributes:
+        creator: value of the private creator; `vendor`: how Manufacturer begins; `group`, `element`: of the tag.
     """
-    value = private(header, tag)
-    try:
-        return float(value) or None if value else None
-    except ValueError as error:
-        raise TheraflowError(f"{_digits(tag)} cannot be read as a number ({value}).") from error
+
+    creator: str
+    vendor: str
+    group: int
+    element: int
+
+    def __str__(self) -> str:
+        return f"({self.group:04X},10{self.element:02X})"
+
+    def raw(self, header: Header) -> bytes | None:
+        """The value as in the file, or None."""
+        base = self.group << 16
+        creators = {block: header.values[base + block] for block in range(0x10, 0x100) if base + block in header.values}
+        for block, name in creators.items():
+            if isinstance(name, bytes) and _decoded(name) == self.creator:
+                return self._at(header, block)
+        vendor = (text(header, "Manufacturer") or "").upper()
+        return self._at(header, 0x10) if not creators and vendor.startswith(self.vendor) else None
+
+    def _at(self, header: Header, block: int) -> bytes | None:
+        found = header.values.get(self.group << 16 | block << 8 | self.element)
+        return found if isinstance(found, bytes) else None
+
+    def number(self, header: Header) -> float | None:
+        """A factor (DS) or an activity (FL); None where absent, empty or 0, which stands for "not known".
+
+        Raises:
+            TheraflowError: not a number.
+        """
+        raw = self.raw(header)
+        if not raw or not raw.strip(b" \0"):
+            return None
+        try:
+            return _number(_decoded(raw)) or None
+        except ValueError as error:
+            if len(raw) == 4:
+                return struct.unpack(header.order + "f", raw)[0] or None
+            raise TheraflowError(f"{self} cannot be read as a number ({_decoded(raw)!r}).") from error
+
+    def moment(self, header: Header) -> datetime.datetime | None:
+        """A date with time, or None where absent or empty.
+
+        Raises:
+            TheraflowError: not a date with time.
+        """
+        value = _decoded(self.raw(header) or b"")
+        try:
+            return _parse_moment(value, text(header, "TimezoneOffsetFromUTC")) if value else None
+        except ValueError as error:
+            raise TheraflowError(f"{self} cannot be read as date and time ({value!r}).") from error
 
 
-def private_moment(header: Dataset, tag: BaseTag) -> datetime.datetime | None:
-    """A private date with time, or None.
-
-    Raises:
-        TheraflowError: not a date with time.
-    """
-    value = private(header, tag)
-    try:
-        return _local(value, text(header, "TimezoneOffsetFromUTC")) if value else None
-    except ValueError as error:
-        raise TheraflowError(f"{_digits(tag)} cannot be read as date and time ({value}).") from error
+# The time to which GE has corrected the decay, and what GE notes of the syringe.
+GE_REFERENCE_TIME = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x0D)
+GE_TRACER_ACTIVITY = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x38)
+GE_TRACER_MEASURED_AT = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x39)
+GE_ADMINISTERED_AT = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x3B)
+GE_RESIDUAL_ACTIVITY = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x3C)
+GE_RESIDUAL_MEASURED_AT = PrivateElement("GEMS_PETD_01", "GE", 0x0009, 0x3D)
+# The time to which Siemens has corrected the decay.
+SIEMENS_REFERENCE_TIME = PrivateElement("SIEMENS MED PT", "SIEMENS", 0x0071, 0x22)
+# Philips' factors from counts to SUV and to Bq/mL.
+PHILIPS_SUV_FACTOR = PrivateElement("Philips PET Private Group", "PHILIPS", 0x7053, 0x00)
+PHILIPS_ACTIVITY_FACTOR = PrivateElement("Philips PET Private Group", "PHILIPS", 0x7053, 0x09)

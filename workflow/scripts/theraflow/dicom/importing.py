@@ -2,20 +2,26 @@
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pydicom
-import SimpleITK as sitk
+import numpy as np
 
-from theraflow.dicom.header import acquisition_start, tag_name, text
-from theraflow.dicom.index import Series, choose_ct, choose_emission, read_index
-from theraflow.dicom.suv import Facts, Quantification, quantify_activity, quantify_suv, read_facts
-from theraflow.dicom.volume import Stack, read_ct, read_volume, rescale, stack_slices
+from theraflow.dicom.activity import quantify_activity
+from theraflow.dicom.choice import SERIES_COLUMNS, Choice, choose_ct, choose_emission, series_table
+from theraflow.dicom.decay import Quantification
+from theraflow.dicom.facts import Facts, read_facts
+from theraflow.dicom.header import tag_name, text
+from theraflow.dicom.identity import anonymous_errors, without_identity
+from theraflow.dicom.index import Index, read_index
+from theraflow.dicom.series import Kind
+from theraflow.dicom.suv import quantify_suv
+from theraflow.dicom.volume import Stack, ct_slices, rescale, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
-from theraflow.images import write_image
+from theraflow.files import write_tsv
 from theraflow.layout import Scan
+from theraflow.nifti import write_nifti, write_sidecar
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +36,27 @@ def import_ct(scan: Scan, output: Path | str) -> None:
     Raises:
         TheraflowError: no or no single such CT; broken, truncated, missing or contradictory slices.
     """
-    series = read_index(scan.dicom)
-    emission = None
-    if any(one.modality in ("PT", "NM") for one in series):
-        emission = choose_emission(series, scan.quantity, scan.series, scan.dicom)
-    ct = choose_ct(series, emission, scan.series, scan.dicom)
-    stack = stack_slices(ct)
-    flags = list(stack.flags)
-    if emission is not None and not emission.frame_of_reference:
-        flags.append("the emission series states no frame of reference: the only CT of its study was taken")
-    times = [acquisition_start(header) for header in stack.headers]
-    started = None if None in times else min(times)
-    write_image(
-        read_ct(stack),
-        output,
-        {"quantity": "HU", "unit": "HU", **_identity(scan, ct), "acquired_at": _iso(started), "flags": flags},
-    )
+    index = read_index(scan.dicom)
+    with anonymous_errors(index.identity, _own_words(scan)):
+        index.whole()
+        emission = None
+        if any(one.modality in ("PT", "NM") for one in index.series):
+            emission = choose_emission(index, scan.quantity, scan.series).series
+        choice = choose_ct(index, emission, scan.series)
+        stack = stack_slices(choice.series)
+        flags = list(stack.flags)
+        if emission is not None and not emission.frame_of_reference:
+            flags.append("the emission series states no frame of reference: the only CT of its study was taken")
+        write_nifti(ct_slices(stack), stack.grid, np.int16, output)
+        started = choice.series.acquired_at
+        sidecar = {
+            "quantity": "HU",
+            "unit": "HU",
+            **_identity(scan, choice),
+            "acquired_at": _iso(started),
+            "flags": flags,
+        }
+        write_sidecar(sidecar, output)
 
 
 def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -> None:
@@ -54,32 +65,58 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
     Args:
         scan: the row of scans.tsv with its overrides.
         tracer: configuration of its tracer: `radiopharmaceutical`, `nuclide`, `quantity`.
-        output: `pet.nii.gz` or `spect.nii.gz` (float32), with a sidecar.
+        output: `pet.nii.gz` or `spect.nii.gz` (float32), with a sidecar; beside it `series.tsv`, which says of each
+            series of the folder what it is and why it was taken or not.
 
     Raises:
         TheraflowError: no or no single such series; missing facts, all named; broken, truncated, missing or
             contradictory slices.
     """
-    series = choose_emission(read_index(scan.dicom), scan.quantity, scan.series, scan.dicom)
-    stack = stack_slices(series)
-    facts = read_facts(stack.headers, scan, tracer, f"{scan.dicom}, {series}")
+    index = read_index(scan.dicom)
+    with anonymous_errors(index.identity, _own_words(scan)):
+        index.whole()
+        choice = choose_emission(index, scan.quantity, scan.series)
+        stack = stack_slices(choice.series, tracer.get("photopeak_kev"))
+        facts = read_facts(stack.headers, scan, tracer, f"{scan.dicom}, {choice.series}")
+        quantification = quantify_suv(facts) if scan.quantity == "suv" else quantify_activity(facts)
+        write_nifti(_emission_slices(stack, facts, quantification), stack.grid, np.float32, output)
+        sidecar = _emission_sidecar(scan, tracer, choice, facts, quantification)
+        sidecar["flags"] = [without_identity(f, index.identity, _own_words(scan)) for f in (*stack.flags, *facts.flags)]
+        for flag in sidecar["flags"]:
+            logger.warning("%s: %s", scan.scan, flag)
+        write_sidecar(sidecar, output)
+        _write_series(index, scan, choice, Path(output).with_name("series.tsv"))
+
+
+def _own_words(scan: Scan) -> str:
+    return f"{scan.patient} {scan.scan}"
+
+
+def _write_series(index: Index, scan: Scan, emission: Choice, path: Path) -> None:
+    choices = [emission]
+    if any(one.kind == Kind.CT for one in index.series):
+        try:
+            choices.append(choose_ct(index, emission.series, scan.series))
+        except TheraflowError:
+            logger.info("no CT goes with the emission image; the import of the CT says why")
+    write_tsv(series_table(index, *choices, allowed=_own_words(scan)), path, SERIES_COLUMNS)
+
+
+def _emission_sidecar(
+    scan: Scan, tracer: Mapping[str, Any], choice: Choice, facts: Facts, quantification: Quantification
+) -> dict[str, Any]:
     suv = scan.quantity == "suv"
-    quantification = quantify_suv(facts) if suv else quantify_activity(facts)
-    flags = [*stack.flags, *facts.flags]
-    for flag in flags:
-        logger.warning("%s: %s", scan.scan, flag)
     conversion = {
         "factor": quantification.factor,
         "rule": quantification.rule,
         "decay_correction": facts.decay_correction,
         "units": facts.units,
     }
-    sidecar = {
+    return {
         "quantity": "SUVbw" if suv else "activity concentration",
         "unit": "g/mL" if suv else "Bq/mL",
-        **_identity(scan, series),
+        **_identity(scan, choice),
         "acquired_at": _iso(facts.acquired_at),
-        "flags": flags,
         "radiopharmaceutical": tracer["radiopharmaceutical"],
         "nuclide": tracer["nuclide"],
         "injected_at": _iso(facts.injected_at),
@@ -92,16 +129,13 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
         "activity": None if suv else conversion,
         "overrides": facts.overrides,
     }
-    write_image(_read_emission(stack, facts, quantification), output, sidecar)
 
 
-def _read_emission(stack: Stack, facts: Facts, quantification: Quantification) -> sitk.Image:
+def _emission_slices(stack: Stack, facts: Facts, quantification: Quantification) -> Iterator[np.ndarray]:
     if facts.real_world is not None and facts.units != "BQML":
         scales = facts.real_world
-    elif stack.frames is None:
-        scales = [rescale(instance) for instance in stack.instances]
     else:
-        scales = [rescale(stack.instances[0])] * stack.size[2]
+        scales = [rescale(one) for one in stack.slices]
     factors = quantification.factors
     if facts.modality == "PT" and any(intercept != 0 for _, intercept in scales):
         raise TheraflowError(
@@ -110,21 +144,21 @@ def _read_emission(stack: Stack, facts: Facts, quantification: Quantification) -
         )
     slopes = [slope * factor for (slope, _), factor in zip(scales, factors, strict=True)]
     intercepts = [intercept * factor for (_, intercept), factor in zip(scales, factors, strict=True)]
-    return read_volume(stack, slopes, intercepts)
+    return scaled_slices(stack, slopes, intercepts)
 
 
-def _identity(scan: Scan, series: Series) -> dict[str, Any]:
-    header = series.header
+def _identity(scan: Scan, choice: Choice) -> dict[str, Any]:
+    header = choice.series.header
     return {
         "patient": scan.patient,
         "scan": scan.scan,
         "tracer": scan.tracer,
         "timepoint": scan.timepoint,
-        "series_instance_uid": series.uid,
-        "frame_of_reference_uid": series.frame_of_reference,
+        "series_instance_uid": choice.series.uid,
+        "series_chosen_because": choice.reason,
+        "frame_of_reference_uid": choice.series.frame_of_reference,
         "virtual_patient": text(header, "Manufacturer") == "theraflow"
         and text(header, "ManufacturerModelName") == "virtual patient",
-        "pydicom": pydicom.__version__,
     }
 
 

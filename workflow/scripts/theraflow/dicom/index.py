@@ -1,288 +1,170 @@
-"""What lies in a folder of DICOM: its series, the emission series among them, and the CT belonging to it."""
+"""What lies in a folder of DICOM, in one pass over the headers."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom import Dataset
-from pydicom.uid import MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
 
-from theraflow.dicom.header import (
-    GE_REFERENCE_TIME,
-    PHILIPS_ACTIVITY_FACTOR,
-    PHILIPS_SUV_FACTOR,
-    numbers,
-    text,
-    words,
-)
-from theraflow.dicom.sniff import files_below, is_dicom
+from theraflow.dicom.header import text, words
+from theraflow.dicom.identity import identifying_words
+from theraflow.dicom.parse import BrokenDicomError, read_file
+from theraflow.dicom.series import Instance, Series, numbers_or_none
+from theraflow.dicom.sniff import files_below
 from theraflow.errors import TheraflowError
 
-logger = logging.getLogger(__name__)
-
-# All that is read of a header; the pixels are read later and only of the series that are wanted.
-_TAGS: list[str | int] = [
-    "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
-    "FrameOfReferenceUID", "Modality", "Manufacturer", "ManufacturerModelName", "ImageType", "SeriesNumber",
-    "SeriesDescription", "SeriesType", "SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime",
-    "AcquisitionDateTime", "TimezoneOffsetFromUTC", "Rows", "Columns", "PixelSpacing", "SliceThickness",
-    "SpacingBetweenSlices", "ImageOrientationPatient", "ImagePositionPatient", "NumberOfFrames",
-    "NumberOfSlices", "SliceVector", "DetectorInformationSequence", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "RealWorldValueMappingSequence", "Units", "SUVType", "CorrectedImage", "DecayCorrection",
-    "FrameReferenceTime", "ActualFrameDuration", "RadiopharmaceuticalInformationSequence", "PatientWeight",
-    "PatientSize", "PatientSex", 0x00090010, int(GE_REFERENCE_TIME), 0x70530010, int(PHILIPS_SUV_FACTOR),
-    int(PHILIPS_ACTIVITY_FACTOR),
-]  # fmt: skip
+_DIRECTORY = b"1.2.840.10008.1.3.10"
 _IMAGES = {"CT", "PT", "NM"}
-# CT series whose axial extent is this fraction of the longest one or more count as equally long.
-_SAME_EXTENT = 0.95
+# Parts of one series count as volumes of their own when their orientations differ by more than this (direction
+# cosines) and each has this many slices; otherwise a slice is out of order, which is refused when they are stacked.
+_OTHER_ORIENTATION = 0.05
+_SLICES_OF_A_VOLUME = 3
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One DICOM file and the part of its header that the import uses."""
+class Index:
+    """All DICOM series below a folder.
 
-    path: Path
-    header: Dataset
+    Attributes:
+        folder: as it was asked for.
+        series: ordered by SeriesInstanceUID.
+        broken: one sentence for each file that is damaged or cannot be read.
+        identity: words of the headers that tell who the patient is; none of them may get into any output.
+    """
 
+    folder: str
+    series: tuple[Series, ...]
+    broken: tuple[str, ...]
+    identity: frozenset[str]
 
-@dataclass(frozen=True)
-class Series:
-    """The files of one SeriesInstanceUID, in no order."""
+    def whole(self) -> "Index":
+        """Itself, if every file could be read: a damaged one may be a slice of the series that is wanted.
 
-    instances: tuple[Instance, ...]
-
-    @property
-    def header(self) -> Dataset:
-        """The header of the first file, for what is the same in all of them."""
-        return self.instances[0].header
-
-    @property
-    def uid(self) -> str:
-        """SeriesInstanceUID; empty where anonymisation emptied it."""
-        return text(self.header, "SeriesInstanceUID") or ""
-
-    @property
-    def modality(self) -> str:
-        """Modality."""
-        return text(self.header, "Modality") or ""
-
-    @property
-    def frame_of_reference(self) -> str | None:
-        """FrameOfReferenceUID."""
-        return text(self.header, "FrameOfReferenceUID")
-
-    @property
-    def slices(self) -> int:
-        """Number of slices, in files or frames."""
-        return sum(int(instance.header.get("NumberOfFrames") or 1) for instance in self.instances)
-
-    @cached_property
-    def extent_mm(self) -> float:
-        """Distance between the first and the last ImagePositionPatient."""
-        positions = [numbers(instance.header, "ImagePositionPatient", 3) for instance in self.instances]
-        known = np.array([position for position in positions if position is not None])
-        return float(np.linalg.norm(np.ptp(known, axis=0))) if len(known) else 0.0
+        Raises:
+            TheraflowError: naming the first damaged file.
+        """
+        if self.broken:
+            more = f" ({len(self.broken) - 1} more such files)" if len(self.broken) > 1 else ""
+            raise TheraflowError(f"{self.broken[0]}{more}")
+        return self
 
     def __str__(self) -> str:
-        """How messages name the series."""
-        description = text(self.header, "SeriesDescription")
-        quoted = f" '{description}'" if description else ""
-        return f"{self.modality} series {self.uid or '(without UID)'}{quoted} with {self.slices} slices"
+        """The list of its series, for messages."""
+        return "; ".join(str(one) for one in self.series)
 
 
-def read_index(folder: Path | str) -> list[Series]:
-    """All DICOM series below a folder, in one pass over the headers.
+def read_index(folder: Path | str) -> Index:
+    """All DICOM series below a folder, whatever its files are called and however they are nested.
 
-    Names and extensions of files mean nothing, except that a file called `.dcm` has to be DICOM. Other files,
-    hidden files and DICOMDIR are passed over.
+    Other files, hidden files and DICOMDIR are passed over, except that a file called `.dcm` has to be DICOM.
 
     Raises:
-        TheraflowError: no such folder, no DICOM in it, or a broken file, which is named.
+        TheraflowError: no such folder, or no DICOM in it.
     """
     if not Path(folder).is_dir():
         raise TheraflowError(f"The folder {folder} does not exist; correct the column dicom of scans.tsv.")
     groups: dict[tuple[str, ...], list[Instance]] = {}
-    for path in (path for files in files_below(folder) for path in files):
-        instance = _read_instance(path)
+    broken: list[str] = []
+    identity: set[str] = set()
+    for path in _files(folder):
+        try:
+            instance = _read_instance(path)
+        except TheraflowError as error:
+            broken.append(str(error))
+            continue
         if instance is None:
             continue
-        header = instance.header
-        uid = text(header, "SeriesInstanceUID")
-        # Anonymisation may leave the UID empty: then the files of one folder and modality are taken for one
-        # series.
-        key = (uid,) if uid else ("", str(path.parent), str(header.Modality))
+        identity |= identifying_words(instance.header)
+        uid = text(instance.header, "SeriesInstanceUID")
+        # Anonymisation may leave the UID empty: then the files of one folder and modality are taken for one series.
+        key = (uid,) if uid else ("", str(path.parent), text(instance.header, "Modality") or "")
         groups.setdefault(key, []).append(instance)
-    if not groups:
+    if not groups and not broken:
         raise TheraflowError(f"No DICOM file lies in {folder}; correct the column dicom of scans.tsv.")
-    return [Series(tuple(instances)) for _, instances in sorted(groups.items())]
+    series = []
+    for _, instances in sorted(groups.items()):
+        try:
+            once, flags = _without_copies(instances)
+        except TheraflowError as error:
+            broken.append(str(error))
+            continue
+        series += [Series(part, flags) for part in _volumes(once)]
+    return Index(str(folder), tuple(series), tuple(broken), frozenset(identity))
+
+
+def _files(folder: Path | str) -> Iterable[Path]:
+    try:
+        yield from (path for files in files_below(folder) for path in files)
+    except OSError as error:
+        raise TheraflowError(f"{folder} cannot be read ({error.strerror}); correct its permissions.") from error
 
 
 def _read_instance(path: Path) -> Instance | None:
-    if not is_dicom(path):
+    try:
+        file = read_file(path)
+    except BrokenDicomError as error:
+        raise TheraflowError(f"{path} is broken or truncated DICOM: it {error}; export it again.") from error
+    except OSError as error:
+        raise TheraflowError(
+            f"{path} cannot be read ({error.strerror}); correct its permissions or export it again."
+        ) from error
+    if file is None:
         if path.suffix.lower() == ".dcm":
             raise TheraflowError(f"{path} is called .dcm but holds no DICOM; export it again or delete it.")
         return None
-    with path.open("rb") as file:
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-            reached, size = file.tell(), path.stat().st_size
-            absent = [keyword for keyword in ("Modality", "SeriesInstanceUID") if keyword not in header]
-            modality = text(header, "Modality")
-        except Exception as error:
-            # pydicom has no common exception for a damaged file: struct, EOF, value and attribute errors all
-            # occur.
-            raise TheraflowError(f"{path} is broken DICOM ({error}); export it again.") from error
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    header = file.header
+    if (header.raw("MediaStorageSOPClassUID") or b"").strip(b"\0 ") == _DIRECTORY:
         return None
+    absent = [keyword for keyword in ("Modality", "SeriesInstanceUID") if header.raw(keyword) is None]
     if absent:
         raise TheraflowError(f"{path} is broken or truncated DICOM without {', '.join(absent)}; export it again.")
-    # Reading stops at the pixels; where it came to the end of the file instead there are none.
-    if modality in _IMAGES and reached >= size:
-        raise TheraflowError(f"{path} is truncated: it ends before its pixel data (7FE0,0010); export it again.")
-    return Instance(path, header)
+    if text(header, "Modality") in _IMAGES:
+        if file.pixels_at is None:
+            raise TheraflowError(f"{path} is truncated: it ends before its pixel data (7FE0,0010); export it again.")
+        if file.pixels_at + (file.pixel_bytes or 0) > file.size:
+            raise TheraflowError(
+                f"{path} is truncated: its pixel data (7FE0,0010) are incomplete; export or copy it again."
+            )
+    return Instance(path, file)
 
 
-def choose_emission(series: Sequence[Series], quantity: str, forced: str | None, folder: Path | str) -> Series:
-    """The series that a scan is measured in.
-
-    `suv`: Modality PT, attenuation corrected (CorrectedImage has ATTN), neither dynamic, gated nor a
-    projection.
-    `activity`: the same of Modality PT with Units BQML (quantitative SPECT stored as PET), or a tomographic
-    reconstruction of Modality NM; one in Bq/mL goes before others, a corrected one before others.
-
-    Args:
-        series: all series of the folder.
-        quantity: `suv` or `activity`.
-        forced: column `series` of scans.tsv: SeriesInstanceUIDs, separated by comma or blank, or None.
-        folder: where they lie, for messages.
-
-    Raises:
-        TheraflowError: none or several series come into question.
-    """
-    wanted = {"PT"} if quantity == "suv" else {"PT", "NM"}
-    emission = [one for one in series if one.modality in wanted and not _is_screenshot(one)]
-    chosen = _forced(emission, series, forced, folder)
-    if chosen:
-        return _only(chosen, "emission", folder)
-    candidates = [one for one in emission if _is_static_volume(one)]
-    if quantity == "suv":
-        # Without any CorrectedImage nothing is excluded: the tag is then missed by name when the SUV is
-        # computed.
-        candidates = [one for one in candidates if "ATTN" in (words(one.header, "CorrectedImage") or {"ATTN"})]
-    else:
-        candidates = [one for one in candidates if one.modality == "NM" or in_bq_per_ml(one.header)]
-        candidates = [one for one in candidates if in_bq_per_ml(one.header)] or candidates
-        corrected = [one for one in candidates if "ATTN" in (words(one.header, "CorrectedImage") or ())]
-        candidates = corrected or candidates
-    if not candidates:
-        kind = (
-            "attenuation-corrected PET (Modality PT, CorrectedImage with ATTN)"
-            if quantity == "suv"
-            else "tomographic reconstruction (Modality NM, RECON TOMO) or PT in Bq/mL"
-        )
-        raise TheraflowError(f"{folder} holds no {kind}; it holds {_list(series)}.")
-    return _only(candidates, "emission", folder)
+def _without_copies(instances: Sequence[Instance]) -> tuple[tuple[Instance, ...], tuple[str, ...]]:
+    """The instances without second copies of the same file, which exports to one folder twice leave behind."""
+    kept: dict[str, Instance] = {}
+    copies = 0
+    for instance in instances:
+        uid = text(instance.header, "SOPInstanceUID")
+        first = kept.get(uid) if uid else None
+        if first is None:
+            kept.setdefault(uid or str(instance.path), instance)
+        elif first.header == instance.header and first.path.read_bytes() == instance.path.read_bytes():
+            copies += 1
+        else:
+            raise TheraflowError(
+                f"{first.path} and {instance.path} are the same image (SOPInstanceUID {uid}) with different content; "
+                "delete one of them."
+            )
+    unordered = sum(not instance.file.ordered for instance in kept.values())
+    flags = [f"{copies} files are second copies and left out"] if copies else []
+    if unordered:
+        flags.append(f"the elements of {unordered} files do not ascend: something has changed them after the scanner")
+    return tuple(kept.values()), tuple(flags)
 
 
-def choose_ct(series: Sequence[Series], emission: Series | None, forced: str | None, folder: Path | str) -> Series:
-    """The CT of an emission series: same FrameOfReferenceUID, axial, the longest, then most slices.
-
-    Where the emission series states no frame of reference the CT has to be the only one of the same study.
-    Without an emission series any CT of the folder comes into question.
-
-    Raises:
-        TheraflowError: none or several series come into question.
-    """
-    all_ct = [one for one in series if one.modality == "CT" and not _is_screenshot(one)]
-    chosen = _forced(all_ct, series, forced, folder)
-    if chosen:
-        return _only(chosen, "CT", folder)
-    axial = [one for one in all_ct if _is_axial(one)]
-    if emission is not None and emission.frame_of_reference:
-        candidates = [one for one in axial if one.frame_of_reference == emission.frame_of_reference]
-    elif emission is not None:
-        study = emission.header.get("StudyInstanceUID")
-        candidates = [one for one in axial if one.header.get("StudyInstanceUID") == study]
-        if len(candidates) > 1:
-            return _only(candidates, "CT", folder)
-    else:
-        candidates = axial
-    if not candidates:
-        raise TheraflowError(
-            f"{folder} holds no axial CT in the frame of reference of the emission series; it holds {_list(series)}."
-        )
-    longest = max(one.extent_mm for one in candidates)
-    candidates = [one for one in candidates if one.extent_mm >= _SAME_EXTENT * longest]
-    most = max(one.slices for one in candidates)
-    return _only([one for one in candidates if one.slices == most], "CT", folder)
-
-
-def in_bq_per_ml(header: Dataset) -> bool:
-    """Whether the header says that the voxels are an activity concentration."""
-    return text(header, "Units") == "BQML" or real_world_bq_per_ml(header) is not None
-
-
-def real_world_bq_per_ml(header: Dataset) -> Dataset | None:
-    """The item of RealWorldValueMappingSequence (0040,9096) whose unit is UCUM Bq/ml, or None."""
-    for item in header.get("RealWorldValueMappingSequence") or ():
-        for code in item.get("MeasurementUnitsCodeSequence") or ():
-            if (text(code, "CodeValue") or "").lower() == "bq/ml":
-                return item
-    return None
-
-
-def _is_screenshot(series: Series) -> bool:
-    return str(series.header.get("SOPClassUID", "")).startswith(SecondaryCaptureImageStorage)
-
-
-def _is_static_volume(series: Series) -> bool:
-    kind = words(series.header, "ImageType") or frozenset()
-    if series.modality == "NM":
-        return "RECON TOMO" in kind
-    projection = any("MIP" in word or "PROJECTION" in word for word in kind)
-    return not projection and not {"DYNAMIC", "GATED", "REPROJECTION"} & (
-        words(series.header, "SeriesType") or frozenset()
-    )
-
-
-def _is_axial(series: Series) -> bool:
-    """Whether slices lie across the body: the normal is closer to the long axis than to any other."""
-    if "LOCALIZER" in (words(series.header, "ImageType") or ()):
-        return False
-    orientation = numbers(series.header, "ImageOrientationPatient", 6)
-    if orientation is None:
-        return True  # missed by name when the slices are stacked
-    return int(np.argmax(np.abs(np.cross(orientation[:3], orientation[3:])))) == 2
-
-
-def _forced(
-    candidates: Sequence[Series], series: Sequence[Series], forced: str | None, folder: Path | str
-) -> list[Series]:
-    uids = set((forced or "").replace(",", " ").split())
-    absent = uids - {one.uid for one in series}
-    if absent:
-        raise TheraflowError(
-            f"{folder} has no series {', '.join(sorted(absent))}, which the column series of scans.tsv "
-            f"wants; it holds {_list(series)}."
-        )
-    return [one for one in candidates if one.uid in uids]
-
-
-def _only(candidates: Sequence[Series], kind: str, folder: Path | str) -> Series:
-    if len(candidates) > 1:
-        raise TheraflowError(
-            f"{folder} holds {len(candidates)} series that may be the {kind}: {_list(candidates)}; set "
-            "`series` in scans.tsv to the SeriesInstanceUID of the right one."
-        )
-    logger.info("%s: %s", kind, candidates[0])
-    return candidates[0]
-
-
-def _list(series: Sequence[Series]) -> str:
-    return "; ".join(str(one) for one in series)
+def _volumes(instances: Sequence[Instance]) -> list[tuple[Instance, ...]]:
+    """A series taken apart into scouts and volumes of different orientation, where scanners have put them together."""
+    parts: list[tuple[bool, np.ndarray, list[Instance]]] = []
+    for instance in instances:
+        scout = "LOCALIZER" in (words(instance.header, "ImageType") or ())
+        orientation = np.array(numbers_or_none(instance.header, "ImageOrientationPatient", 6) or [0.0] * 6)
+        for other_scout, other, part in parts:
+            if scout == other_scout and (scout or np.abs(orientation - other).max() < _OTHER_ORIENTATION):
+                part.append(instance)
+                break
+        else:
+            parts.append((scout, orientation, [instance]))
+    scouts = [tuple(part) for scout, _, part in parts if scout]
+    images = [tuple(part) for scout, _, part in parts if not scout]
+    if any(len(part) < _SLICES_OF_A_VOLUME for part in images):
+        images = [tuple(instance for part in images for instance in part)] if images else []
+    return scouts + images

@@ -1,51 +1,63 @@
-"""Which files are DICOM, and what they show. Imports only the standard library: the Snakefile uses it."""
+"""The files of an export, and what they show. Imports only the standard library: the Snakefile uses it."""
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# The elements a DICOM file without preamble begins with: group 0008, little endian, one of its first
-# elements.
-_BARE_BEGINNINGS = tuple(b"\x08\x00" + bytes([element, 0]) for element in (0x00, 0x01, 0x05, 0x08, 0x12, 0x16))
+from theraflow.dicom.header import text, words
+from theraflow.dicom.parse import BrokenDicomError, read_file
 
 
 def files_below(folder: Path | str) -> Iterator[list[Path]]:
-    """The files of `folder` and of every folder below, a sorted list a folder; hidden files are left out."""
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield [Path(root) / name for name in sorted(names) if not name.startswith(".")]
+    """The files of `folder` and of every folder below, a sorted list a folder.
+
+    Hidden files and whatever is no regular file (pipes, sockets, broken links) are left out; a folder that links lead
+    to twice is entered once.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [Path(folder)]
+    while waiting:
+        here = waiting.pop()
+        identity = here.stat()
+        if (identity.st_dev, identity.st_ino) in seen:
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
+        with os.scandir(here) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        yield [Path(entry.path) for entry in entries if not entry.name.startswith(".") and _is(entry.is_file)]
+        waiting.extend(Path(entry.path) for entry in reversed(entries) if _is(entry.is_dir))
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the content of a file, not its name, says that it is DICOM."""
-    with path.open("rb") as file:
-        head = file.read(132)
-    return head[128:] == b"DICM" or head.startswith(_BARE_BEGINNINGS)
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def modalities(folder: Path | str) -> frozenset[str]:
     """The DICOM modalities below a folder, as `{"CT", "PT", "RTSTRUCT"}`.
 
-    The search ends as soon as both a CT and an emission image (PT or NM) have been seen: the set may then
-    lack others. Survey radiographs (ImageType LOCALIZER) do not count as CT. Broken files are passed over
-    here, because the import tells of them; a missing folder has no modalities.
+    The search ends as soon as both a CT and an emission image (PT or NM) have been seen: the set may then lack others.
+    Survey radiographs (ImageType LOCALIZER) do not count as CT. Broken files are passed over here, because the import
+    tells of them; a missing folder has no modalities.
     """
-    import pydicom
-
     found: set[str] = set()
+    if not Path(folder).is_dir():
+        return frozenset()
     folders = [files for files in files_below(folder) if files]
-    # One file of every folder first: exports keep a series a folder, so that a few files mostly tell
-    # everything.
+    # One file of every folder first: exports keep a series a folder, so that a few files mostly tell everything.
     for path in itertools.chain((files[0] for files in folders), *(files[1:] for files in folders)):
         try:
-            if not is_dicom(path):
-                continue
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=["ImageType", "Modality"])
-            modality, kind = str(header.get("Modality") or ""), header.get("ImageType") or ()
-        except Exception:
+            file = read_file(path)
+        except (BrokenDicomError, OSError):
             continue
-        if modality and "LOCALIZER" not in kind:
+        if file is None:
+            continue
+        header = file.header
+        modality = text(header, "Modality")
+        if modality and "LOCALIZER" not in (words(header, "ImageType") or ()):
             found.add(modality)
         if "CT" in found and found & {"PT", "NM"}:
             break

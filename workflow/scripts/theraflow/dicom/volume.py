@@ -1,18 +1,24 @@
-"""Slices to a volume: order and geometry first, from headers alone; then the pixels, into one array."""
+"""Slices to a volume: order and geometry first, from headers alone; then the pixels, one slice after the other."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
-import pydicom
-import SimpleITK as sitk
-from pydicom import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from theraflow.dicom.header import number, numbers, tag_name, text
-from theraflow.dicom.index import Instance, Series
+from theraflow.dicom.frames import Slice, slices_of
+from theraflow.dicom.header import integer, integers, number, numbers, tag_name, text
+from theraflow.dicom.parse import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    BrokenDicomError,
+    Header,
+    inflated_data_set,
+    refuse_open_fragments,
+)
+from theraflow.dicom.series import Instance, Series
 from theraflow.errors import TheraflowError
+from theraflow.nifti import Grid
 
 # Slices may shift sideways by this much in all before the series counts as tilted (rounding of positions).
 _SIDEWAYS_MM = 0.5
@@ -20,91 +26,81 @@ _SIDEWAYS_MM = 0.5
 _SAME_PLACE_MM = 0.01
 # A gap of this many times the median gap means that a slice is missing in between.
 _MISSING_SLICE = 1.5
-# Uneven gaps are accepted while no slice lies further than this fraction of the mean spacing from its even
-# place.
+# Uneven gaps are accepted while no slice lies further than this fraction of the mean spacing from its even place.
 _UNEVEN = 0.25
-# What decoding the pixels of a file takes.
-_PIXEL_TAGS: list[str | int] = [
-    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
-]  # fmt: skip
 # Lowest value that a CT can measure (air is -1000 HU); what lies below is padding outside the field of view.
-_LOWEST_HU = -1024
+_LOWEST_HU, _HIGHEST_HU = -1024, np.iinfo(np.int16).max
+_GEOMETRY = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The slices of a series in the order of the array, and their geometry (LPS, mm).
+    """The slices of a series in the order of the volume, where they lie, and remarks on their quality."""
 
-    Attributes:
-        instances: one file a slice, along the slice normal; or one file with several frames.
-        frames: for several frames in one file, which frame lies at each slice; otherwise None.
-        size: columns, rows, slices.
-        spacing, origin, direction: as SimpleITK has them; direction row by row, its columns are row, column,
-            normal.
-        flags: remarks on the quality.
-    """
-
-    instances: tuple[Instance, ...]
-    frames: tuple[int, ...] | None
-    size: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    origin: tuple[float, float, float]
-    direction: tuple[float, ...]
+    slices: tuple[Slice, ...]
+    grid: Grid
     flags: tuple[str, ...] = ()
 
     @property
-    def headers(self) -> list[Dataset]:
+    def headers(self) -> list[Header]:
         """One header a slice."""
-        if self.frames is None:
-            return [instance.header for instance in self.instances]
-        return [self.instances[0].header] * self.size[2]
+        return [one.header for one in self.slices]
 
 
-def stack_slices(series: Series) -> Stack:
+def stack_slices(series: Series, photopeak_kev: float | None = None) -> Stack:
     """Put the slices of a series in order along their normal and check that they make a volume.
 
-    Slices with uneven gaps, as scanners and anonymisers round them, are taken as evenly spaced by their mean
-    gap, with a flag, as long as no slice lies further than a quarter of that gap from the place it is given.
+    Slices with uneven gaps, as scanners and anonymisers round them, are taken as evenly spaced by their mean gap,
+    with a flag, as long as no slice lies further than a quarter of that gap from the place it is given.
+
+    Args:
+        series: its files, each a slice or a multi-frame object.
+        photopeak_kev: which energy window of an NM reconstruction is wanted.
 
     Raises:
-        TheraflowError: geometry missing; slices that differ in orientation or matrix; two slices at one
-            place; a missing slice; a tilted gantry; enhanced multi-frame objects.
+        TheraflowError: geometry missing; slices that differ in orientation or matrix; two slices at one place; a
+            missing slice; a tilted gantry; frames that make no volume.
     """
-    first = series.instances[0]
-    if any(int(instance.header.get("NumberOfFrames") or 1) > 1 for instance in series.instances):
-        return _stack_frames(series)
-    geometry = [_geometry(instance) for instance in series.instances]
-    for instance, own in zip(series.instances, geometry, strict=True):
-        absent = [tag_name(keyword) for keyword, value in own.items() if value is None]
-        if absent:
-            raise TheraflowError(f"{instance.path} lacks {', '.join(absent)}; export the series again.")
-    _refuse_twins(series)
-    for instance, own in zip(series.instances, geometry, strict=True):
+    expanded = [slices_of(instance, photopeak_kev) for instance in series.instances]
+    slices = [one for found, _ in expanded for one in found]
+    flags = [*series.flags, *dict.fromkeys(flag for _, remarks in expanded for flag in remarks)]
+    geometry = [_geometry(one) for one in slices]
+    first = slices[0].instance
+    for one, own in zip(slices, geometry, strict=True):
         for keyword in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-            if not np.allclose(own[keyword], geometry[0][keyword], atol=1e-3):
+            if max(abs(a - b) for a, b in zip(own[keyword], geometry[0][keyword], strict=True)) > 1e-3:
                 raise TheraflowError(
-                    f"{tag_name(keyword)} differs between {first.path} and {instance.path} of the same "
-                    "series; export the series again or set `series` in scans.tsv to another."
+                    f"{tag_name(keyword)} differs between {first.path} and {one.instance.path} of the same series; "
+                    "export the series again or set `series` in scans.tsv to another."
                 )
-    row, column, normal = _axes(geometry[0]["ImageOrientationPatient"], first)
+    axes = _axes(geometry[0]["ImageOrientationPatient"], first)
     positions = np.array([own["ImagePositionPatient"] for own in geometry])
-    order = np.argsort(positions @ normal, kind="stable")
-    instances = tuple(series.instances[index] for index in order)
-    positions = positions[order]
-    spacing, flags = _slice_spacing(instances, positions, normal)
-    return _stack(instances, None, len(instances), spacing, positions[0], (row, column, normal), flags)
+    order = np.argsort(positions @ axes[2], kind="stable")
+    slices, positions = [slices[index] for index in order], positions[order]
+    spacing, remarks = _slice_spacing(slices, positions, axes[2])
+    if any(text(one.header, "LossyImageCompression") == "01" for one in slices):
+        remarks.append("the images were compressed with loss: values are not what the scanner has measured")
+    between_rows, between_columns = geometry[0]["PixelSpacing"]
+    if min(between_rows, between_columns) <= 0:
+        raise TheraflowError(f"{first.path}: {tag_name('PixelSpacing')} must be positive; export the series again.")
+    grid = Grid(
+        (int(geometry[0]["Columns"][0]), int(geometry[0]["Rows"][0]), len(slices)),
+        (between_columns, between_rows, spacing),
+        tuple(float(value) for value in positions[0]),
+        tuple(float(value) for value in np.stack(axes, axis=1).ravel()),
+    )
+    return Stack(tuple(slices), grid, (*flags, *remarks))
 
 
-def _geometry(instance: Instance) -> dict[str, tuple[float, ...] | None]:
-    lengths = {
-        "Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3,
-    }  # fmt: skip
+def _geometry(one: Slice) -> dict[str, tuple[float, ...]]:
     try:
-        return {keyword: numbers(instance.header, keyword, count) for keyword, count in lengths.items()}
+        found = {keyword: numbers(one.header, keyword, count) for keyword, count in _GEOMETRY.items()}
     except TheraflowError as error:
-        raise TheraflowError(f"{instance.path}: {error}") from error
+        raise TheraflowError(f"{one.instance.path}: {error}") from error
+    absent = [tag_name(keyword) for keyword, value in found.items() if value is None]
+    if absent:
+        raise TheraflowError(f"{one.instance.path} lacks {', '.join(absent)}; export the series again.")
+    return found
 
 
 def _axes(orientation: Sequence[float], instance: Instance) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,261 +115,206 @@ def _axes(orientation: Sequence[float], instance: Instance) -> tuple[np.ndarray,
     return row, column, np.cross(row, column)
 
 
-def _stack(
-    instances: tuple[Instance, ...],
-    frames: tuple[int, ...] | None,
-    slices: int,
-    spacing: float,
-    origin: np.ndarray,
-    axes: tuple[np.ndarray, np.ndarray, np.ndarray],
-    flags: Sequence[str],
-) -> Stack:
-    header = instances[0].header
-    between_rows, between_columns = numbers(header, "PixelSpacing", 2)
-    return Stack(
-        instances,
-        frames,
-        (int(header.Columns), int(header.Rows), slices),
-        (between_columns, between_rows, spacing),
-        tuple(float(value) for value in origin),
-        tuple(float(value) for value in np.stack(axes, axis=1).ravel()),
-        tuple(flags),
-    )
-
-
-def _refuse_twins(series: Series) -> None:
-    seen: dict[str, Instance] = {}
-    for instance in series.instances:
-        uid = text(instance.header, "SOPInstanceUID")
-        if uid in seen:
-            raise TheraflowError(
-                f"{seen[uid].path} and {instance.path} are the same image (SOPInstanceUID {uid}); delete one of them."
-            )
-        if uid:
-            seen[uid] = instance
-
-
-def _slice_spacing(instances: Sequence[Instance], positions: np.ndarray, normal: np.ndarray) -> tuple[float, list[str]]:
+def _slice_spacing(slices: Sequence[Slice], positions: np.ndarray, normal: np.ndarray) -> tuple[float, list[str]]:
     """Distance between slices in mm and flags.
 
     Args:
-        instances: the slices in order.
+        slices: in order.
         positions: their ImagePositionPatient, shape (slices, 3).
         normal: unit vector.
     """
-    header = instances[0].header
-    stated = number(header, "NumberOfSlices") if header.Modality == "PT" else None
-    if stated and stated > len(instances):
+    header, path = slices[0].header, slices[0].instance.path
+    stated = number(header, "NumberOfSlices") if text(header, "Modality") == "PT" else None
+    if stated and stated > len(slices):
         raise TheraflowError(
-            f"The series of {instances[0].path} has {len(instances)} of {stated:.0f} slices "
-            f"({tag_name('NumberOfSlices')}); copy the missing files or export it again."
+            f"The series of {path} has {len(slices)} of {stated:.0f} slices ({tag_name('NumberOfSlices')}); copy the "
+            "missing files or export it again."
         )
-    if len(instances) == 1:
+    if len(slices) == 1:
         spacing = number(header, "SpacingBetweenSlices") or number(header, "SliceThickness")
         if not spacing:
-            raise TheraflowError(f"{instances[0].path} lacks {tag_name('SliceThickness')}.")
+            raise TheraflowError(f"{path} lacks {tag_name('SliceThickness')}.")
         return abs(spacing), []
     along = positions @ normal
     gaps = np.diff(along)
     sideways = np.linalg.norm(positions - positions[0] - np.outer(along - along[0], normal), axis=1).max()
     if sideways > _SIDEWAYS_MM:
         raise TheraflowError(
-            f"The slices of the series of {instances[0].path} shift sideways by {sideways:.1f} mm: a tilted "
-            "gantry is not supported; export a reconstruction without tilt."
+            f"The slices of the series of {path} shift sideways by {sideways:.1f} mm: a tilted gantry is not "
+            "supported; export a reconstruction without tilt."
         )
-    for (below, above), gap in zip(pairwise(instances), gaps, strict=True):
+    for (below, above), gap in zip(pairwise(slices), gaps, strict=True):
         if gap < _SAME_PLACE_MM:
             raise TheraflowError(
-                f"{below.path} and {above.path} lie at the same place: the series holds slices twice or "
-                "several phases; export one of them."
+                f"{below.instance.path} and {above.instance.path} lie at the same place: the series holds slices twice "
+                "or several phases; export one of them."
             )
         if gap > _MISSING_SLICE * np.median(gaps):
             raise TheraflowError(
-                f"Between {below.path} and {above.path} a slice is missing (gap {gap:.2f} mm, elsewhere "
-                f"{np.median(gaps):.2f} mm); copy the missing files or export the series again."
+                f"Between {below.instance.path} and {above.instance.path} a slice is missing (gap {gap:.2f} mm, "
+                f"elsewhere {np.median(gaps):.2f} mm); copy the missing files or export the series again."
             )
     spacing = float(gaps.mean())
     uneven = float(np.abs(along - along[0] - spacing * np.arange(len(along))).max())
     if uneven > _UNEVEN * spacing:
         raise TheraflowError(
-            f"The slices of the series of {instances[0].path} are unevenly spaced ({gaps.min():.2f} to "
-            f"{gaps.max():.2f} mm); export a series with even spacing."
+            f"The slices of the series of {path} are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm); export "
+            "a series with even spacing."
         )
     if uneven > _SAME_PLACE_MM:
         remark = (
-            f"slices unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): taken at the mean of "
-            f"{spacing:.4f} mm, which moves a slice by {uneven:.2f} mm at most"
+            f"slices unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): taken at the mean of {spacing:.4f} mm, "
+            f"which moves a slice by {uneven:.2f} mm at most"
         )
         return spacing, [remark]
     return spacing, []
 
 
-def _stack_frames(series: Series) -> Stack:
-    """One NM file with all slices as frames (DICOM PS3.3 C.8.4.15, NM Reconstruction)."""
-    first, header = series.instances[0], series.header
-    if len(series.instances) > 1:
-        raise TheraflowError(
-            f"{first.path} and {series.instances[1].path} are several volumes of one series; keep one of them."
-        )
-    if series.modality != "NM":
-        raise TheraflowError(
-            f"{first.path} is an enhanced multi-frame {series.modality}, which is not supported; export single slices."
-        )
-    frames = int(header.NumberOfFrames)
-    detectors = header.get("DetectorInformationSequence") or [Dataset()]
-    place = {
-        keyword: numbers(detectors[0], keyword, count) or numbers(header, keyword, count)
-        for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6))
-    }
-    place["PixelSpacing"] = numbers(header, "PixelSpacing", 2)
-    absent = [tag_name(keyword) for keyword, value in place.items() if value is None]
-    between, thickness = number(header, "SpacingBetweenSlices"), number(header, "SliceThickness")
-    if not (between or thickness):
-        absent.append(tag_name("SpacingBetweenSlices"))
-    if absent:
-        raise TheraflowError(f"{first.path} lacks {', '.join(absent)}; export the series again.")
-    flags = [] if between else ["distance between slices not stated: slice thickness taken"]
-    between = between or thickness
-    vector = header.get("SliceVector")
-    vector = [int(slice_) for slice_ in vector] if vector else list(range(1, frames + 1))
-    if sorted(vector) != list(range(1, frames + 1)):
-        raise TheraflowError(
-            f"{first.path}: {tag_name('SliceVector')} does not number {frames} slices of one volume (several "
-            "energy windows, gates or time slots?); export one volume."
-        )
-    row, column, normal = _axes(place["ImageOrientationPatient"], first)
-    order = [vector.index(slice_) for slice_ in range(1, frames + 1)]
-    origin = np.array(place["ImagePositionPatient"])
-    if between < 0:  # stacked against the normal, which PS3.3 C.8.4.15 allows for NM
-        origin = origin + normal * between * (frames - 1)
-        order.reverse()
-    return _stack(series.instances, tuple(order), frames, abs(between), origin, (row, column, normal), flags)
-
-
-def read_volume(stack: Stack, slopes: Sequence[float], intercepts: Sequence[float]) -> sitk.Image:
-    """Read the pixels: value = stored x slope + intercept, slice by slice.
+def scaled_slices(stack: Stack, slopes: Sequence[float], intercepts: Sequence[float]) -> Iterator[np.ndarray]:
+    """The slices as float32, one after the other: value = stored x slope + intercept.
 
     Args:
         stack: the slices.
         slopes, intercepts: one a slice, everything between the stored value and the unit of the image.
 
-    Returns:
-        float32 image.
-
     Raises:
         TheraflowError: a truncated, broken or undecodable file, by name.
     """
-    columns, rows, slices = stack.size
-    array = np.empty((slices, rows, columns), np.float32)
-    for index, (stored, _) in enumerate(_stored(stack)):
-        array[index] = stored * float(slopes[index]) + float(intercepts[index])
-    if not np.isfinite(array).all():
-        raise TheraflowError(f"The series of {stack.instances[0].path} holds values that are no numbers.")
-    return _image(array, stack)
+    for stored, one, slope, intercept in zip(stored_slices(stack), stack.slices, slopes, intercepts, strict=True):
+        values = np.multiply(stored, np.float32(slope), dtype=np.float32)
+        if intercept:
+            values += np.float32(intercept)
+        if not np.isfinite(values).all():
+            raise TheraflowError(f"{one.instance.path} holds values that are no numbers; export it again.")
+        yield values
 
 
-def read_ct(stack: Stack) -> sitk.Image:
-    """Read a CT in HU, rounded to whole numbers; padding outside the field of view becomes -1024.
+def ct_slices(stack: Stack) -> Iterator[np.ndarray]:
+    """The slices of a CT in HU as int16, rounded, one after the other; padding outside the field of view is -1024.
 
     Padding is what PixelPaddingValue (with PixelPaddingRangeLimit) names, and everything below -1024 HU.
-
-    Returns:
-        int16 image.
 
     Raises:
         TheraflowError: a truncated, broken or undecodable file, or one without rescale, by name.
     """
-    columns, rows, slices = stack.size
-    array = np.empty((slices, rows, columns), np.int16)
-    for index, (stored, instance) in enumerate(_stored(stack)):
-        slope, intercept = rescale(instance)
-        unit = text(instance.header, "RescaleType")
+    for stored, one in zip(stored_slices(stack), stack.slices, strict=True):
+        slope, intercept = rescale(one)
+        unit = text(one.header, "RescaleType")
         if unit not in (None, "HU"):
-            raise TheraflowError(f"{instance.path}: {tag_name('RescaleType')} is {unit}, not HU.")
-        values = np.clip(np.rint(stored * slope + intercept), _LOWEST_HU, np.iinfo(np.int16).max)
-        values[_padding(stored, instance.header)] = _LOWEST_HU
-        array[index] = values
-    return _image(array, stack)
+            raise TheraflowError(f"{one.instance.path}: {tag_name('RescaleType')} is {unit}, not HU.")
+        if slope == 1.0 and intercept == int(intercept):
+            values = np.add(stored, int(intercept), dtype=np.int32)
+        else:
+            values = np.rint(stored * slope + intercept)
+        np.clip(values, _LOWEST_HU, _HIGHEST_HU, out=values)
+        values = values.astype(np.int16)
+        padding = _padding(stored, one.header)
+        if padding is not None:
+            values[padding] = _LOWEST_HU
+        yield values
 
 
-def rescale(instance: Instance) -> tuple[float, float]:
-    """RescaleSlope and RescaleIntercept of one file.
+def rescale(one: Slice) -> tuple[float, float]:
+    """RescaleSlope and RescaleIntercept of one slice.
 
     Raises:
         TheraflowError: missing, or a slope of 0.
     """
-    slope, intercept = (number(instance.header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (number(one.header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     absent = [
         tag_name(keyword)
         for keyword, value in (("RescaleSlope", slope or None), ("RescaleIntercept", intercept))
         if value is None
     ]
     if absent:
-        raise TheraflowError(f"{instance.path} lacks {' and '.join(absent)}; export the series again.")
+        raise TheraflowError(f"{one.instance.path} lacks {' and '.join(absent)}; export the series again.")
     return slope, intercept
 
 
-def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    value = header.get("PixelPaddingValue")
-    if value in (None, ""):
-        return np.zeros(stored.shape, bool)
-    limit = header.get("PixelPaddingRangeLimit")
+def _padding(stored: np.ndarray, header: Header) -> np.ndarray | None:
+    value, limit = (integers(header, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not value:
+        return None
     # Writers confuse signed and unsigned here: both are the same 16 bits.
-    low, high = sorted(
-        int(np.array(int(end)).astype(stored.dtype)) for end in (value, value if limit in (None, "") else limit)
+    low, high = sorted(int(np.array(end).astype(stored.dtype)) for end in (value[0], (limit or value)[0]))
+    return stored == low if low == high else (stored >= low) & (stored <= high)
+
+
+def stored_slices(stack: Stack) -> Iterator[np.ndarray]:
+    """The stored values of every slice in order, shape (rows, columns)."""
+    columns, rows, _ = stack.grid.size
+    for instance, slices in groupby(stack.slices, lambda one: one.instance):
+        frames = [one.frame for one in slices]
+        try:
+            kind = _stored_type(instance)
+            if instance.file.pixel_bytes is None:
+                yield from _decoded(instance, frames, (rows, columns))
+            else:
+                yield from _plain(instance, frames, (rows, columns), kind)
+        except TheraflowError as error:
+            raise TheraflowError(f"{instance.path}: {error}") from error
+
+
+def _stored_type(instance: Instance) -> np.dtype:
+    header = instance.header
+    if integer(header, "SamplesPerPixel") not in (1, None):
+        raise TheraflowError("it is a colour image and holds no measured values; choose another series.")
+    allocated, stored, high, signed = (
+        integer(header, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
     )
-    return (stored >= low) & (stored <= high)
+    if allocated not in (8, 16, 32) or signed not in (0, 1) or not stored or stored > allocated or high != stored - 1:
+        raise TheraflowError(
+            f"{tag_name('BitsAllocated')}, {tag_name('BitsStored')}, {tag_name('HighBit')} and "
+            f"{tag_name('PixelRepresentation')} ({allocated}, {stored}, {high}, {signed}) describe no grey image; "
+            "export it again."
+        )
+    order = ">" if instance.file.transfer_syntax == EXPLICIT_BIG else "<"
+    return np.dtype(f"{order}{'iu'[1 - signed]}{allocated // 8}")
 
 
-def _image(array: np.ndarray, stack: Stack) -> sitk.Image:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(stack.spacing)
-    image.SetOrigin(stack.origin)
-    image.SetDirection(stack.direction)
-    return image
+def _plain(instance: Instance, frames: Sequence[int], shape: tuple[int, int], kind: np.dtype) -> Iterator[np.ndarray]:
+    """Frames that are stored uncompressed."""
+    file, pixels = instance.file, shape[0] * shape[1]
+    count = integer(instance.header, "NumberOfFrames") or 1
+    length = pixels * kind.itemsize
+    if file.pixel_bytes not in (count * length, count * length + 1):  # an even number of bytes, by PS3.5 7.1.1
+        raise TheraflowError(f"it does not hold {count} grey image(s) of {shape[0]} x {shape[1]} pixels.")
+    unused = 8 * kind.itemsize - integer(instance.header, "BitsStored")
+    for frame in frames:
+        stored = np.frombuffer(_pixel_bytes(instance, frame * length, length), kind).reshape(shape)
+        # Bits above BitsStored may hold an overlay or be undefined; shifting out and in again also keeps the sign.
+        yield np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
 
 
-def _stored(stack: Stack) -> Iterator[tuple[np.ndarray, Instance]]:
-    """Stored values (rows, columns) and file of every slice, in order."""
-    if stack.frames is None:
-        for instance in stack.instances:
-            yield _read_pixels(instance, 1, stack.size)[0], instance
-    else:
-        pixels = _read_pixels(stack.instances[0], len(stack.frames), stack.size)
-        for frame in stack.frames:
-            yield pixels[frame], stack.instances[0]
-
-
-def _read_pixels(instance: Instance, frames: int, size: tuple[int, int, int]) -> np.ndarray:
-    """Stored values of one file, shape (frames, rows, columns)."""
+def _pixel_bytes(instance: Instance, offset: int, length: int) -> bytes:
+    start = instance.file.pixels_at + offset
     try:
-        dataset = pydicom.dcmread(instance.path, force=True, specific_tags=_PIXEL_TAGS)
-        _refuse_truncated(dataset, instance)
-        if not hasattr(dataset.file_meta, "TransferSyntaxUID"):
-            # A file without preamble and meta group: PS3.10 leaves only the default transfer syntax.
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        pixels = dataset.pixel_array
-    except TheraflowError:
-        raise
+        if instance.file.transfer_syntax == DEFLATED:
+            content = inflated_data_set(instance.path)[start : start + length]
+        else:
+            with instance.path.open("rb", buffering=0) as file:
+                file.seek(start)
+                content = file.read(length)
+    except (OSError, BrokenDicomError) as error:
+        raise TheraflowError(f"its pixels cannot be read ({error}); export it again.") from error
+    if len(content) < length:
+        raise TheraflowError("it is truncated within its pixel data (7FE0,0010); export or copy it again.")
+    return content
+
+
+def _decoded(instance: Instance, frames: Sequence[int], shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Frames that are stored compressed, by the decoders of pydicom."""
+    import pydicom  # only here: loading it takes longer than reading an uncompressed series
+
+    try:
+        refuse_open_fragments(instance.path, instance.file.pixels_at)
+    except BrokenDicomError as error:
+        raise TheraflowError(f"it is truncated: it {error}; export or copy it again.") from error
+    try:
+        for stored in pydicom.pixels.iter_pixels(instance.path, indices=list(frames)):
+            if stored.shape != shape:
+                raise ValueError(f"an image of {stored.shape} in place of {shape} pixels")
+            yield stored
     except Exception as error:
         # Decoders raise whatever their library raises; all of it means that the file cannot be read.
-        raise TheraflowError(f"The pixels of {instance.path} cannot be read ({error}); export it again.") from error
-    columns, rows, _ = size
-    if pixels.size != frames * rows * columns:
-        raise TheraflowError(f"{instance.path} does not hold {frames} grey image(s) of {rows} x {columns} pixels.")
-    return pixels.reshape(frames, rows, columns)
-
-
-def _refuse_truncated(dataset: Dataset, instance: Instance) -> None:
-    """Refuse a file that ends before its pixel data do, also where a decoder would make up the rest."""
-    element = dataset.get_item("PixelData") if "PixelData" in dataset else None
-    complete = element is not None
-    if complete and dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        end = element.value_tell + element.length
-        if element.length == 0xFFFFFFFF:  # compressed: a sequence delimiter of 8 bytes closes the fragments
-            end = element.value_tell + len(element.value) + 8
-        complete = end <= instance.path.stat().st_size
-    if not complete:
-        raise TheraflowError(
-            f"{instance.path} is truncated: its pixel data (7FE0,0010) are incomplete; export or copy it again."
-        )
+        raise TheraflowError(f"its compressed pixels cannot be read ({error}); export it again.") from error

@@ -10,17 +10,11 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-import theraflow
 from theraflow.errors import TheraflowError
-from theraflow.files import read_json, whole, write_json
+from theraflow.files import read_json
+from theraflow.nifti import Grid, sidecar_path, write_nifti, write_sidecar
 
 INTERPOLATION = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline}
-
-
-def sidecar_path(image: Path | str) -> Path:
-    """`ct.json` for `ct.nii.gz`."""
-    path = Path(image)
-    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
 
 def read_image(path: Path | str) -> sitk.Image:
@@ -41,14 +35,15 @@ def read_sidecar(image: Path | str) -> dict[str, Any]:
 
 
 def write_image(image: sitk.Image, path: Path | str, sidecar: Mapping[str, Any]) -> None:
-    """Write NIfTI and its sidecar. `sidecar` must say `quantity` and `unit`; version and time of writing are added."""
-    missing = {"quantity", "unit"} - set(sidecar)
-    if missing:
-        raise ValueError(f"{path}: the sidecar lacks {missing}")
-    with whole(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
-    write_json({**sidecar, "theraflow": theraflow.__version__, "numpy": np.__version__,
-                "SimpleITK": sitk.Version_VersionString()}, sidecar_path(path))  # fmt: skip
+    """Write NIfTI and its sidecar, which must say `quantity` and `unit`; versions are added."""
+    array = sitk.GetArrayViewFromImage(image)
+    write_nifti([array], grid_of(image), array.dtype, path)
+    write_sidecar({**sidecar, "SimpleITK": sitk.Version_VersionString()}, path)
+
+
+def grid_of(image: sitk.Image) -> Grid:
+    """Where the voxels of an image lie."""
+    return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
 def to_array(image: sitk.Image) -> np.ndarray:

@@ -1,0 +1,245 @@
+"""Which series of a folder a scan is measured in, which CT belongs to it, and why."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from theraflow.dicom.header import corrections, text, words
+from theraflow.dicom.identity import without_identity
+from theraflow.dicom.index import Index
+from theraflow.dicom.parse import Header
+from theraflow.dicom.series import Kind, Series
+from theraflow.errors import TheraflowError
+
+logger = logging.getLogger(__name__)
+
+# Series whose extent along the body is this fraction of the longest one's, or more, count as equally long.
+_SAME_EXTENT = 0.95
+# Of two CTs that are alike the nearer in time is taken, if it is nearer by this much.
+_NEARER_S = 300.0
+
+SERIES_COLUMNS = ("used_as", "kind", "modality", "slices", "extent_mm", "description", "acquired_at",
+                  "frame_of_reference_uid", "series_instance_uid", "reason")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The series that was taken.
+
+    Attributes:
+        series: it.
+        reason: why it.
+        others: for each of the others that came into question, why not.
+    """
+
+    series: Series
+    reason: str
+    others: dict[Series, str]
+
+
+@dataclass
+class _Selection:
+    """Candidates that are narrowed down by one criterion after the other."""
+
+    index: Index
+    role: str
+    candidates: list[Series]
+    others: dict[Series, str] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    def require(self, fits: Callable[[Series], bool], reason: str, otherwise: str) -> None:
+        """Leave out those that do not fit."""
+        self._keep([one for one in self.candidates if fits(one)], reason, otherwise)
+
+    def prefer(self, fits: Callable[[Series], bool], reason: str, otherwise: str) -> None:
+        """Leave out those that do not fit, if any other does."""
+        fitting = [one for one in self.candidates if fits(one)]
+        if fitting:
+            self._keep(fitting, reason, otherwise)
+
+    def _keep(self, kept: list[Series], reason: str, otherwise: str) -> None:
+        if len(kept) < len(self.candidates):
+            self.reasons.append(reason)
+            self.others.update({one: otherwise for one in self.candidates if one not in kept})
+        self.candidates = kept
+
+    def choice(self) -> Choice:
+        """The one that is left.
+
+        Raises:
+            TheraflowError: several are left.
+        """
+        if len(self.candidates) > 1:
+            names = "; ".join(str(one) for one in self.candidates)
+            raise TheraflowError(
+                f"{self.index.folder} holds {len(self.candidates)} series that may be the {self.role}: {names}; set "
+                "`series` in scans.tsv to the SeriesInstanceUID of the right one."
+            )
+        (series,) = self.candidates
+        reason = "; ".join(self.reasons) or f"the only {series.kind}"
+        logger.info("%s: %s (%s)", self.role, series.uid, reason)
+        return Choice(series, reason, self.others)
+
+
+def choose_emission(index: Index, quantity: str, forced: str | None) -> Choice:
+    """The series that a scan is measured in.
+
+    `suv`: an attenuation-corrected PET. `activity`: a reconstructed SPECT (Modality NM, or stored as PT) or a PET in
+    Bq/mL; calibrated goes before not calibrated, attenuation-corrected before not. Then the longest, then an original
+    before a derived one.
+
+    Args:
+        index: all series of the folder.
+        quantity: `suv` or `activity`.
+        forced: column `series` of scans.tsv: SeriesInstanceUIDs, separated by comma or blank, or None.
+
+    Raises:
+        TheraflowError: none or several series come into question.
+    """
+    chosen = _Selection(index, "emission image", list(index.series))
+    modalities = {"PT"} if quantity == "suv" else {"PT", "NM"}
+    chosen.candidates = [one for one in index.series if one.modality in modalities and one.kind != Kind.SCREENSHOT]
+    if _force(chosen, forced):
+        return chosen.choice()
+    if quantity == "suv":
+        wanted = {Kind.PET, Kind.SPECT_AS_PET}
+        chosen.require(lambda one: one.kind in wanted, "attenuation-corrected PET volume", "no such volume")
+    else:
+        wanted = {Kind.PET, Kind.SPECT_AS_PET, Kind.SPECT}
+        chosen.require(lambda one: one.kind in wanted, "reconstructed volume", "no reconstructed volume")
+        chosen.require(lambda one: one.modality == "NM" or in_bq_per_ml(one.header), "in Bq/mL", "PT not in Bq/mL")
+        chosen.prefer(lambda one: in_bq_per_ml(one.header), "in Bq/mL", "not in Bq/mL")
+        chosen.prefer(
+            lambda one: "ATTN" in (corrections(one.header) or ()), "attenuation-corrected", "not attenuation-corrected"
+        )
+    if not chosen.candidates:
+        kind = (
+            "attenuation-corrected PET (Modality PT, CorrectedImage with ATTN)"
+            if quantity == "suv"
+            else "tomographic reconstruction (Modality NM, RECON TOMO) or PT in Bq/mL"
+        )
+        raise TheraflowError(f"{index.folder} holds no {kind}; it holds {index}.")
+    _prefer_longest(chosen)
+    chosen.prefer(lambda one: "DERIVED" not in (words(one.header, "ImageType") or ()), "original", "derived")
+    return chosen.choice()
+
+
+def choose_ct(index: Index, emission: Series | None, forced: str | None) -> Choice:
+    """The CT of an emission series: axial, the same FrameOfReferenceUID, longest, most slices, nearest in time.
+
+    Where the emission series states no frame of reference, the CT has to be the only one of the same study. Without an
+    emission series any CT of the folder comes into question.
+
+    Raises:
+        TheraflowError: none or several series come into question.
+    """
+    chosen = _Selection(
+        index, "CT", [one for one in index.series if one.modality == "CT" and one.kind != Kind.SCREENSHOT]
+    )
+    if _force(chosen, forced):
+        return chosen.choice()
+    chosen.require(lambda one: one.kind == Kind.CT, "axial", "not axial")
+    if emission is not None and emission.frame_of_reference:
+        chosen.require(
+            lambda one: one.frame_of_reference == emission.frame_of_reference,
+            "in the frame of reference of the emission image", "in another frame of reference",
+        )  # fmt: skip
+    elif emission is not None:
+        study = text(emission.header, "StudyInstanceUID")
+        chosen.require(
+            lambda one: text(one.header, "StudyInstanceUID") == study, "of the same study", "of another study"
+        )
+        if len(chosen.candidates) > 1:
+            return chosen.choice()
+    if not chosen.candidates:
+        raise TheraflowError(
+            f"{index.folder} holds no axial CT in the frame of reference of the emission series; it holds {index}."
+        )
+    _prefer_longest(chosen)
+    most = max(one.slices for one in chosen.candidates)
+    chosen.prefer(lambda one: one.slices == most, "most slices", "fewer slices")
+    if emission is not None and emission.acquired_at is not None:
+        apart = {
+            one: abs((one.acquired_at - emission.acquired_at).total_seconds())
+            for one in chosen.candidates
+            if one.acquired_at is not None
+        }
+        nearest = min(apart.values(), default=0.0) + _NEARER_S
+        chosen.prefer(lambda one: apart.get(one, 0.0) < nearest, "nearest in time", "farther in time")
+    return chosen.choice()
+
+
+def _force(chosen: _Selection, forced: str | None) -> bool:
+    """Whether the column `series` of scans.tsv names one of the candidates; the others are then left out."""
+    uids = set((forced or "").replace(",", " ").split())
+    absent = uids - {one.uid for one in chosen.index.series}
+    if absent:
+        raise TheraflowError(
+            f"{chosen.index.folder} has no series {', '.join(sorted(absent))}, which the column series of scans.tsv "
+            f"wants; it holds {chosen.index}."
+        )
+    named = any(one.uid in uids for one in chosen.candidates)
+    if named:
+        chosen.require(lambda one: one.uid in uids, "named in scans.tsv", "another is named in scans.tsv")
+        chosen.reasons = ["named in scans.tsv"]
+        chosen.prefer(lambda one: one.kind != Kind.CT_SCOUT, "", "scout")
+    return named
+
+
+def _prefer_longest(chosen: _Selection) -> None:
+    longest = max(one.extent_mm for one in chosen.candidates)
+    chosen.prefer(lambda one: one.extent_mm >= _SAME_EXTENT * longest, "longest", "shorter")
+
+
+def series_table(index: Index, *choices: Choice, allowed: str = "") -> list[dict[str, Any]]:
+    """A row for each series: what it is, what it is used as, and why or why not; columns `SERIES_COLUMNS`.
+
+    Args:
+        index: all series of the folder.
+        choices: of the emission image and of the CT.
+        allowed: identifying words that the user has written himself.
+    """
+    blotted = partial(without_identity, identity=index.identity, allowed=allowed)
+    used = {choice.series: role for choice, role in zip(choices, ("emission", "CT"), strict=False)}
+    reasons = {series: reason for choice in choices for series, reason in choice.others.items()}
+    reasons |= {choice.series: choice.reason for choice in choices}
+    return [
+        {
+            "used_as": used.get(one),
+            "kind": str(one.kind),
+            "modality": one.modality,
+            "slices": one.slices,
+            "extent_mm": round(one.extent_mm, 2),
+            "description": blotted(text(one.header, "SeriesDescription") or "") or None,
+            "acquired_at": None if one.acquired_at is None else one.acquired_at.isoformat(),
+            "frame_of_reference_uid": one.frame_of_reference,
+            "series_instance_uid": one.uid or None,
+            "reason": reasons.get(one, "neither emission image nor CT"),
+        }
+        for one in index.series
+    ]
+
+
+def in_bq_per_ml(header: Header) -> bool:
+    """Whether the header says that the voxels are an activity concentration."""
+    return text(header, "Units") == "BQML" or real_world_bq_per_ml(header) is not None
+
+
+def real_world_bq_per_ml(header: Header) -> Header | None:
+    """The item of RealWorldValueMappingSequence (0040,9096) whose unit is UCUM Bq/ml, or None.
+
+    An enhanced object has the sequence in its functional groups.
+    """
+    groups = (
+        header,
+        *header.items("SharedFunctionalGroupsSequence"),
+        *header.items("PerFrameFunctionalGroupsSequence")[:1],
+    )
+    for group in groups:
+        for item in group.items("RealWorldValueMappingSequence"):
+            for code in item.items("MeasurementUnitsCodeSequence"):
+                if (text(code, "CodeValue") or "").lower() == "bq/ml":
+                    return item
+    return None

@@ -1,0 +1,41 @@
+"""Who the patient is: kept out of everything that is written."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from theraflow.dicom.header import text
+from theraflow.dicom.parse import Header
+from theraflow.errors import TheraflowError
+
+_IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "InstitutionName")
+# Shorter parts (initials, "DR", a patient number of two digits) occur in any text by chance.
+_SHORTEST = 3
+
+
+def identifying_words(header: Header) -> frozenset[str]:
+    """The words of a header that tell who the patient is, in lower case."""
+    found = (text(header, keyword) or "" for keyword in _IDENTIFYING)
+    words = (word for value in found for word in (value, *re.split(r"[\s^=,;._-]+", value)))
+    return frozenset(word.lower() for word in words if len(word) >= _SHORTEST)
+
+
+def without_identity(sentence: str, identity: Iterable[str], allowed: str = "") -> str:
+    """A sentence in which every identifying word is blotted out, except those that occur in `allowed`.
+
+    File names and descriptions of series often hold the patient's name. `allowed` is what the user has written
+    himself: his pseudonym may be the PatientID of data that are anonymous already.
+    """
+    for word in sorted(identity, key=len, reverse=True):
+        if word not in allowed.lower():
+            sentence = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", "…", sentence, flags=re.IGNORECASE)
+    return sentence
+
+
+@contextmanager
+def anonymous_errors(identity: Iterable[str], allowed: str) -> Iterator[None]:
+    """Within this block errors are told without identifying words."""
+    try:
+        yield
+    except TheraflowError as error:
+        raise TheraflowError(without_identity(str(error), identity, allowed)) from None

@@ -1,0 +1,210 @@
+"""DICOM files grouped to series, and what each series is."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theraflow.dicom.header import acquisition_start, corrections, integer, numbers, text, words
+from theraflow.dicom.parse import DicomFile, Header
+from theraflow.errors import TheraflowError
+from theraflow.nuclides import nuclide
+
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_DOSE_REPORTS = ("1.2.840.10008.5.1.4.1.1.88.67", "1.2.840.10008.5.1.4.1.1.88.68")
+
+
+class Kind(StrEnum):
+    """What a series shows, in the words of the table of series."""
+
+    CT = "CT axial"
+    CT_REFORMATTED = "CT not axial"
+    CT_SCOUT = "CT scout"
+    PET = "PET attenuation-corrected"
+    PET_UNCORRECTED = "PET not attenuation-corrected"
+    PET_DYNAMIC = "PET dynamic"
+    PET_GATED = "PET gated"
+    PET_PROJECTION = "PET projection"
+    SPECT_AS_PET = "SPECT stored as PT"
+    SPECT = "SPECT reconstruction"
+    SPECT_GATED = "SPECT gated"
+    SPECT_PROJECTIONS = "SPECT projections"
+    PLANAR_WHOLE_BODY = "planar whole body"
+    PLANAR = "planar"
+    SEGMENTATION = "segmentation"
+    STRUCTURES = "structure set"
+    REPORT = "structured report"
+    DOSE_REPORT = "dose report"
+    SCREENSHOT = "secondary capture"
+    OTHER = "other"
+
+
+# By the third value of ImageType (PS3.3 C.8.4.9).
+_NM_KINDS = {
+    "RECON TOMO": Kind.SPECT,
+    "RECON GATED TOMO": Kind.SPECT_GATED,
+    "TOMO": Kind.SPECT_PROJECTIONS,
+    "GATED TOMO": Kind.SPECT_PROJECTIONS,
+    "WHOLE BODY": Kind.PLANAR_WHOLE_BODY,
+    "STATIC": Kind.PLANAR,
+    "DYNAMIC": Kind.PLANAR,
+    "GATED": Kind.PLANAR,
+}
+_OTHER_KINDS = {"SEG": Kind.SEGMENTATION, "RTSTRUCT": Kind.STRUCTURES, "SR": Kind.REPORT}
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One DICOM file and the part of its header that the import uses."""
+
+    path: Path
+    file: DicomFile
+
+    @property
+    def header(self) -> Header:
+        """Its elements."""
+        return self.file.header
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The files of one SeriesInstanceUID, in no order; `flags` are remarks on them."""
+
+    instances: tuple[Instance, ...]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def header(self) -> Header:
+        """The header of the first file, for what is the same in all of them."""
+        return self.instances[0].header
+
+    @property
+    def uid(self) -> str:
+        """SeriesInstanceUID; empty where anonymisation emptied it."""
+        return text(self.header, "SeriesInstanceUID") or ""
+
+    @property
+    def modality(self) -> str:
+        """Modality."""
+        return text(self.header, "Modality") or ""
+
+    @property
+    def frame_of_reference(self) -> str | None:
+        """FrameOfReferenceUID."""
+        return text(self.header, "FrameOfReferenceUID")
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the series shows."""
+        return _kind(self.header)
+
+    @cached_property
+    def slices(self) -> int:
+        """Number of slices, in files or frames."""
+        return sum(_readable(integer, instance.header, "NumberOfFrames") or 1 for instance in self.instances)
+
+    @cached_property
+    def extent_mm(self) -> float:
+        """Distance between the first and the last slice; of one file with frames, by their spacing."""
+        positions = [
+            position for instance in self.instances for position in _positions(instance.header) if position is not None
+        ]
+        if len(positions) < 2:
+            spacing = numbers_or_none(self.header, "SpacingBetweenSlices", 1)
+            return abs(spacing[0]) * (self.slices - 1) if spacing else 0.0
+        return float(np.linalg.norm(np.ptp(np.array(positions), axis=0)))
+
+    @cached_property
+    def acquired_at(self) -> datetime.datetime | None:
+        """Start of the acquisition: the earliest of its files, or None."""
+        times = [_readable(acquisition_start, instance.header) for instance in self.instances]
+        return min((time for time in times if time is not None), default=None)
+
+    def __str__(self) -> str:
+        """How messages name the series."""
+        description = text(self.header, "SeriesDescription")
+        quoted = f" '{description}'" if description else ""
+        return f"{self.modality} series {self.uid or '(without UID)'}{quoted} with {self.slices} slices"
+
+
+def _readable(read: Callable[..., Any], header: Header, *arguments: Any) -> Any:
+    """A value for the table and for comparisons; None where it is broken, which the import then says by name."""
+    try:
+        return read(header, *arguments)
+    except TheraflowError:
+        return None
+
+
+def numbers_or_none(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Numbers, or None also where they cannot be read: for choosing, not for computing."""
+    return _readable(numbers, header, keyword, count)
+
+
+def _positions(header: Header) -> list[tuple[float, ...] | None]:
+    frames = header.items("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        return [numbers_or_none(header, "ImagePositionPatient", 3)]
+    planes = (plane for frame in frames for plane in frame.items("PlanePositionSequence"))
+    return [numbers_or_none(plane, "ImagePositionPatient", 3) for plane in planes]
+
+
+def _kind(header: Header) -> Kind:
+    modality, what = text(header, "Modality") or "", words(header, "ImageType") or ()
+    sop_class = text(header, "SOPClassUID") or ""
+    if modality in _OTHER_KINDS:
+        return Kind.DOSE_REPORT if sop_class in _DOSE_REPORTS else _OTHER_KINDS[modality]
+    if sop_class.startswith(_SECONDARY_CAPTURE) and modality in ("CT", "PT", "NM"):
+        return Kind.SCREENSHOT
+    if modality == "CT":
+        if "LOCALIZER" in what:
+            return Kind.CT_SCOUT
+        return Kind.CT if _is_axial(header) else Kind.CT_REFORMATTED
+    if modality == "NM":
+        return _NM_KINDS.get(what[2] if len(what) > 2 else "", Kind.OTHER)
+    if modality == "PT":
+        return _kind_of_pet(header, what)
+    return Kind.SCREENSHOT if sop_class.startswith(_SECONDARY_CAPTURE) else Kind.OTHER
+
+
+def _kind_of_pet(header: Header, what: tuple[str, ...]) -> Kind:
+    series_type = words(header, "SeriesType") or ()
+    if "REPROJECTION" in series_type or any("MIP" in word or "PROJECTION" in word for word in what):
+        return Kind.PET_PROJECTION
+    if "DYNAMIC" in series_type:
+        return Kind.PET_DYNAMIC
+    if "GATED" in series_type:
+        return Kind.PET_GATED
+    # Without any word on corrections nothing is excluded: the tag is then missed by name when the SUV is computed.
+    if "ATTN" not in (corrections(header) or ("ATTN",)):
+        return Kind.PET_UNCORRECTED
+    return Kind.SPECT_AS_PET if _emits_single_photons(header) else Kind.PET
+
+
+def _emits_single_photons(header: Header) -> bool:
+    for item in header.items("RadiopharmaceuticalInformationSequence"):
+        for code in item.items("RadionuclideCodeSequence"):
+            try:
+                return not nuclide(text(code, "CodeMeaning") or "").positron_emitter
+            except TheraflowError:
+                continue  # written in no way that we know
+    return False
+
+
+def _is_axial(header: Header) -> bool:
+    """Whether slices lie across the body: the normal is closer to the long axis than to any other."""
+    planes = [
+        header,
+        *header.items("SharedFunctionalGroupsSequence"),
+        *header.items("PerFrameFunctionalGroupsSequence"),
+    ]
+    planes += [plane for one in planes for plane in one.items("PlaneOrientationSequence")]
+    found = (numbers_or_none(plane, "ImageOrientationPatient", 6) for plane in planes)
+    orientation = next((one for one in found if one is not None), None)
+    if orientation is None:
+        return True  # missed by name when the slices are stacked
+    return int(np.argmax(np.abs(np.cross(orientation[:3], orientation[3:])))) == 2
