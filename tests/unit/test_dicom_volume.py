@@ -7,10 +7,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_series import ct, pet, spect, write, write_slices
+from hypothesis import given
+from hypothesis import strategies as st
 
 from theraflow.dicom.header import numbers
 from theraflow.dicom.index import read_index
-from theraflow.dicom.volume import ct_slices, scaled_slices, stack_slices
+from theraflow.dicom.volume import ct_slices, rounded_hu, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
 from theraflow.nifti import write_nifti
 
@@ -55,6 +57,21 @@ def test_a_sagittal_series_keeps_its_place_in_the_body(tmp_path):
         # The voxel at row 2, column 1 of the slice at x = 50 + 4 k, by the formula of PS3.3 C.7.6.2.1.1.
         index = volume.TransformPhysicalPointToIndex((50.0 + 4 * k, 20.0 + 1 * 3.0, 90.0 - 2 * 2.0))
         assert volume[index] == STORED[k, 2, 1] - 1024
+
+
+@given(
+    kind=st.sampled_from(["<i2", "<u2", ">i2"]),
+    slope=st.sampled_from([1.0, 0.5, 2.0]),
+    intercept=st.sampled_from([-8192.0, -1024.0, -1000.5, 0.0, 24.0, 29999.0, 50000.0]),
+    data=st.data(),
+)
+def test_hu_are_the_rounded_and_limited_line(kind, slope, intercept, data):
+    limits = np.iinfo(kind)
+    values = data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=20))
+    found = rounded_hu(np.array([values], kind), slope, intercept)
+    expected = [min(max(round(value * slope + intercept), -1024), 32767) for value in values]  # both round half to even
+    assert found.dtype == np.int16
+    assert found.tolist() == [expected]
 
 
 def test_padding_becomes_air(tmp_path):

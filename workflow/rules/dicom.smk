@@ -1,4 +1,5 @@
-# DICOM to NIfTI: CT in HU, PET in SUVbw, SPECT in Bq/mL at acquisition; a JSON sidecar beside each.
+# DICOM to NIfTI: CT in HU, PET in SUVbw, SPECT in Bq/mL at acquisition; a JSON sidecar beside each, and a table of all
+# series of the folder with the reason why one was taken.
 
 
 rule import_ct:
@@ -12,7 +13,7 @@ rule import_ct:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=500,
     params:
         scan=get_scan_row,
         code=code_digest("theraflow.dicom"),
@@ -24,6 +25,7 @@ rule import_emission:
     output:
         image=f"{SCAN}/{{emission}}.nii.gz",
         sidecar=f"{SCAN}/{{emission}}.json",
+        series=f"{SCAN}/{{emission}}.series.tsv",
     log:
         f"{LOGS}/{{patient}}/{{scan}}.import_{{emission}}.log",
     benchmark:
@@ -33,7 +35,7 @@ rule import_emission:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=500,
     params:
         scan=get_scan_row,
         tracer=get_tracer,

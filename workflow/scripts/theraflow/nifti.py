@@ -6,6 +6,7 @@ of the import. isal deflates several times faster, to files about 5 % larger.
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,16 @@ def write_nifti(slices: Iterable[np.ndarray], grid: Grid, kind: np.dtype | type,
         ValueError: not as many voxels as the grid has.
     """
     kind = np.dtype(kind).newbyteorder("<")
-    with whole(path) as temporary, _opened(temporary) as file:
-        file.write(_header(grid, kind))
+    # One slice is being written while the next is made.
+    with whole(path) as temporary, _opened(temporary) as file, ThreadPoolExecutor(1) as background:
+        pending = background.submit(file.write, _header(grid, kind))
         written = 0
         for part in slices:
-            file.write(np.ascontiguousarray(part, kind).data.cast("B"))
+            voxels = np.ascontiguousarray(part, kind).data.cast("B")
+            pending.result()
+            pending = background.submit(file.write, voxels)
             written += part.size
+        pending.result()
         if written != int(np.prod(grid.size)):
             raise ValueError(f"{path}: {written} voxels for a grid of {grid.size}")
 

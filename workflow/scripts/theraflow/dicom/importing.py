@@ -21,7 +21,7 @@ from theraflow.dicom.volume import Stack, ct_slices, rescale, scaled_slices, sta
 from theraflow.errors import TheraflowError
 from theraflow.files import write_tsv
 from theraflow.layout import Scan
-from theraflow.nifti import write_nifti, write_sidecar
+from theraflow.nifti import sidecar_path, write_nifti, write_sidecar
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
     Args:
         scan: the row of scans.tsv with its overrides.
         tracer: configuration of its tracer: `radiopharmaceutical`, `nuclide`, `quantity`.
-        output: `pet.nii.gz` or `spect.nii.gz` (float32), with a sidecar; beside it `series.tsv`, which says of each
-            series of the folder what it is and why it was taken or not.
+        output: `pet.nii.gz` or `spect.nii.gz` (float32), with a sidecar; beside it `pet.series.tsv`, which says of
+            each series of the folder what it is and why it was taken or not.
 
     Raises:
         TheraflowError: no or no single such series; missing facts, all named; broken, truncated, missing or
@@ -85,7 +85,7 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
         for flag in sidecar["flags"]:
             logger.warning("%s: %s", scan.scan, flag)
         write_sidecar(sidecar, output)
-        _write_series(index, scan, choice, Path(output).with_name("series.tsv"))
+        _write_series(index, scan, choice, sidecar_path(output).with_suffix(".series.tsv"))
 
 
 def _own_words(scan: Scan) -> str:

@@ -139,6 +139,8 @@ def _without_copies(instances: Sequence[Instance]) -> tuple[tuple[Instance, ...]
             kept.setdefault(uid or str(instance.path), instance)
         elif first.header == instance.header and first.path.read_bytes() == instance.path.read_bytes():
             copies += 1
+        elif text(first.header, "Modality") not in _IMAGES:
+            kept[str(instance.path)] = instance  # an annotation that was edited and kept its number
         else:
             raise TheraflowError(
                 f"{first.path} and {instance.path} are the same image (SOPInstanceUID {uid}) with different content; "

@@ -136,12 +136,23 @@ ELEMENTS: dict[str, tuple[int, str]] = {
 # Groups with private elements that the import knows (GE, Siemens, Philips): kept whole, because a private creator may
 # reserve any block of its group (PS3.5 7.8.1).
 _PRIVATE_GROUPS = frozenset({0x0009, 0x0071, 0x7053})
-_VR_OF = dict(ELEMENTS.values())
 _TEXT = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+# After these the length has two bytes; after the others four, behind two reserved ones (PS3.5 7.1.2).
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-# Whether the length that follows a value representation has two bytes, or four after two reserved ones.
-_LENGTH_IS_SHORT = {code: code in _SHORT for code in _SHORT | _LONG}
+
+
+def _accepted(vr: str) -> frozenset[bytes]:
+    """How the file may represent a value: text may stand for text, unsigned for signed; nothing else is read as it is.
+
+    UN stands for what an archive did not know; no bytes for implicit VR, where nothing is stated.
+    """
+    code = vr.encode()
+    alike = next((kinds for kinds in (_TEXT, frozenset((b"US", b"SS"))) if code in kinds), frozenset((code,)))
+    return alike | {b"UN", b""}
+
+
+_ACCEPTED = {tag: _accepted(vr) for tag, vr in ELEMENTS.values()}
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _META_END, _FIRST_PIXELS, _PIXEL_DATA = 0x00030000, 0x7FE00008, 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
@@ -302,7 +313,7 @@ def refuse_open_fragments(path: Path | str, pixels_at: int) -> None:
 def _guessed_syntax(head: bytes) -> str:
     if head[:1] == b"\0":  # group 0008 with its high byte first
         return EXPLICIT_BIG
-    return EXPLICIT_LITTLE if head[4:6] in _LENGTH_IS_SHORT else IMPLICIT_LITTLE
+    return EXPLICIT_LITTLE if head[4:6] in _SHORT | _LONG else IMPLICIT_LITTLE
 
 
 def _inflated(deflated: bytes) -> bytes:
@@ -324,45 +335,48 @@ class _Reader:
         self.explicit = syntax != IMPLICIT_LITTLE
         self.order = ">" if syntax == EXPLICIT_BIG else "<"
         self.two = struct.Struct(f"{self.order}HH").unpack_from
-        self.short = struct.Struct(f"{self.order}H").unpack_from
+        self.head = struct.Struct(f"{self.order}HH2sH" if self.explicit else f"{self.order}HHI").unpack_from
         self.long = struct.Struct(f"{self.order}I").unpack_from
         self.seen, self.ordered = 0, True
 
     def elements(self, position: int, end: int, stop: int, depth: int = 0) -> tuple[dict, int]:
         """The wanted elements from `position` up to `end` or to the first tag from `stop` on, and where that is."""
         values: dict[int, bytes | tuple[Header, ...]] = {}
-        buffer, two, long, explicit, previous = self.buffer, self.two, self.long, self.explicit, 0
+        buffer, head, long, explicit, previous = self.buffer, self.head, self.long, self.explicit, 0
         try:
             while position < end:
-                group, element = two(buffer, position)
+                if explicit:
+                    group, element, vr, length = head(buffer, position)
+                else:
+                    group, element, length = head(buffer, position)
                 tag = group << 16 | element
                 if tag >= stop:
                     return values, position
-                if explicit:
-                    vr = buffer[position + 4 : position + 6]
-                    if _length_is_short(vr, tag):
-                        length, position = self.short(buffer, position + 6)[0], position + 8
-                    else:
-                        length, position = long(buffer, position + 8)[0], position + 12
+                if not explicit:
+                    vr, position = b"", position + 8
+                elif vr in _SHORT:
+                    position += 8
+                elif vr in _LONG:
+                    (length,) = long(buffer, position + 8)
+                    position += 12
                 else:
-                    vr, length, position = b"", long(buffer, position + 4)[0], position + 8
-                wanted = _VR_OF.get(tag)
+                    raise BrokenDicomError(f"has no value representation at {_digits(tag)}")
                 if tag <= previous and depth == 0:
                     self.ordered = False
                 previous = tag
-                if wanted and explicit:
-                    _refuse_wrong_vr(tag, vr, wanted)
-                if length == _UNDEFINED or wanted == "SQ":
+                accepted = _ACCEPTED.get(tag)
+                if accepted and vr not in accepted:
+                    raise BrokenDicomError(f"has the value representation {vr.decode()} at {_digits(tag)}")
+                if length == _UNDEFINED or (accepted and b"SQ" in accepted):
                     items, position = self._items(vr, position, length, end, depth)
-                    if wanted:
+                    if accepted:
                         values[tag] = items
                     continue
                 value_at, position = position, position + length
                 if position > end:
                     raise self._beyond(end)
-                if wanted or group in _PRIVATE_GROUPS:
+                if accepted or group in _PRIVATE_GROUPS:
                     values[tag] = buffer[value_at:position]
-                self.seen += 1
         except struct.error:
             raise self._beyond(len(buffer)) from None
         if end == len(buffer) and not self.whole:
@@ -378,10 +392,11 @@ class _Reader:
             if position + length > end:
                 raise self._beyond(end)
             end = position + length
-        explicit = self.explicit
         if vr == b"UN":  # PS3.5 6.2.2: then the items are in implicit VR
-            self.explicit = False
-        fragments = vr not in (b"", b"SQ", b"UN")
+            inside = _Reader(self.buffer, self.whole, IMPLICIT_LITTLE)
+            inside.seen = self.seen
+            return inside._items(b"", position, length, end, depth)
+        fragments = vr not in (b"", b"SQ")
         items = []
         while position < end:
             group, element = self.two(self.buffer, position)
@@ -389,7 +404,6 @@ class _Reader:
             tag, position = group << 16 | element, position + 8
             self.seen += 1
             if tag == _SEQUENCE_END and length == _UNDEFINED:
-                self.explicit = explicit
                 return tuple(items), position
             if tag != _ITEM:
                 raise BrokenDicomError("has a sequence that holds something else than items")
@@ -410,7 +424,6 @@ class _Reader:
             items.append(Header(values, self.order))
         if length == _UNDEFINED:
             raise self._beyond(end)
-        self.explicit = explicit
         return tuple(items), position
 
     def pixels(self, position: int) -> tuple[int | None, int | None]:
@@ -419,10 +432,10 @@ class _Reader:
             if position >= len(self.buffer) or self.two(self.buffer, position) != (0x7FE0, 0x0010):
                 return None, None
             vr = self.buffer[position + 4 : position + 6]
-            if self.explicit and not _length_is_short(vr, _PIXEL_DATA):
+            if self.explicit and vr in _LONG:
                 (length,), position = self.long(self.buffer, position + 8), position + 12
             elif self.explicit:
-                raise BrokenDicomError(f"has pixel data of the value representation {vr.decode()}")
+                raise BrokenDicomError(f"has pixel data of the value representation {vr!r}")
             else:
                 (length,), position = self.long(self.buffer, position + 4), position + 8
         except struct.error:
@@ -433,20 +446,6 @@ class _Reader:
         if end == len(self.buffer) and not self.whole:
             return _MoreWantedError()
         return BrokenDicomError("ends, or ends a sequence, in the middle of an element")
-
-
-def _length_is_short(vr: bytes, tag: int) -> bool:
-    try:
-        return _LENGTH_IS_SHORT[vr]
-    except KeyError:
-        raise BrokenDicomError(f"has no value representation at {_digits(tag)}") from None
-
-
-def _refuse_wrong_vr(tag: int, vr: bytes, wanted: str) -> None:
-    """Text may stand for text and unsigned for signed; anything else would be read as what it is not."""
-    code = wanted.encode()
-    if vr not in (code, b"UN") and not (vr in _TEXT and code in _TEXT) and {vr, code} != {b"US", b"SS"}:
-        raise BrokenDicomError(f"has the value representation {vr.decode()} in place of {wanted} at {_digits(tag)}")
 
 
 def _digits(tag: int) -> str:

@@ -143,16 +143,17 @@ def _slice_spacing(slices: Sequence[Slice], positions: np.ndarray, normal: np.nd
             f"The slices of the series of {path} shift sideways by {sideways:.1f} mm: a tilted gantry is not "
             "supported; export a reconstruction without tilt."
         )
-    for (below, above), gap in zip(pairwise(slices), gaps, strict=True):
+    median = float(np.median(gaps))
+    for (below, above), gap in zip(pairwise(slices), gaps.tolist(), strict=True):
         if gap < _SAME_PLACE_MM:
             raise TheraflowError(
                 f"{below.instance.path} and {above.instance.path} lie at the same place: the series holds slices twice "
                 "or several phases; export one of them."
             )
-        if gap > _MISSING_SLICE * np.median(gaps):
+        if gap > _MISSING_SLICE * median:
             raise TheraflowError(
                 f"Between {below.instance.path} and {above.instance.path} a slice is missing (gap {gap:.2f} mm, "
-                f"elsewhere {np.median(gaps):.2f} mm); copy the missing files or export the series again."
+                f"elsewhere {median:.2f} mm); copy the missing files or export the series again."
             )
     spacing = float(gaps.mean())
     uneven = float(np.abs(along - along[0] - spacing * np.arange(len(along))).max())
@@ -202,16 +203,24 @@ def ct_slices(stack: Stack) -> Iterator[np.ndarray]:
         unit = text(one.header, "RescaleType")
         if unit not in (None, "HU"):
             raise TheraflowError(f"{one.instance.path}: {tag_name('RescaleType')} is {unit}, not HU.")
-        if slope == 1.0 and intercept == int(intercept):
-            values = np.add(stored, int(intercept), dtype=np.int32)
-        else:
-            values = np.rint(stored * slope + intercept)
-        np.clip(values, _LOWEST_HU, _HIGHEST_HU, out=values)
-        values = values.astype(np.int16)
+        values = rounded_hu(stored, slope, intercept)
         padding = _padding(stored, one.header)
         if padding is not None:
             values[padding] = _LOWEST_HU
         yield values
+
+
+def rounded_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """HU of stored values, to the nearest whole number, limited to what int16 holds and a CT can measure."""
+    if slope != 1.0 or intercept != int(intercept) or abs(intercept) > 30000 or stored.dtype.itemsize != 2:
+        return np.clip(np.rint(stored * slope + intercept), _LOWEST_HU, _HIGHEST_HU).astype(np.int16)
+    # As nearly every CT is stored: in 16 bits to the end, where after clipping the sum fits and wraps around rightly.
+    whole, kind = int(intercept), np.iinfo(stored.dtype)
+    low, high = (min(max(end - whole, kind.min), kind.max) for end in (_LOWEST_HU, _HIGHEST_HU))
+    if stored.min() < low or stored.max() > high:  # rarely: clipping takes ten times as long as looking
+        stored = np.clip(stored, low, high)
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return (native.view(np.uint16) + np.uint16(whole & 0xFFFF)).view(np.int16)
 
 
 def rescale(one: Slice) -> tuple[float, float]:
