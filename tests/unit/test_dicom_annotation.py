@@ -14,24 +14,32 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from theraflow.dicom import import_ct, read_annotation
-from theraflow.dicom.annotation import fill_contours
+from theraflow.dicom.annotation import fill_contours, read_annotation
 from theraflow.errors import TheraflowError
 from theraflow.files import write_json
-from theraflow.layout import Scan
+from theraflow.images import grid_of
 
 
 def grid(size=(20, 16, 9), spacing=(2.0, 2.5, 3.0), origin=(-7.0, 11.0, 40.0), direction=None):
     image = sitk.Image(size, sitk.sitkUInt8)
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
-    image.SetDirection(direction or np.eye(3).ravel())
+    image.SetDirection(np.eye(3).ravel() if direction is None else direction)
     return image
 
 
 def contour(image, points, plane):
     """Points in index coordinates x, y of a plane z -> LPS mm."""
     return np.array([image.TransformContinuousIndexToPhysicalPoint((x, y, plane)) for x, y in points], float)
+
+
+def filled(contours, image, **options):
+    """`fill_contours` on the whole image."""
+    (z, y, x), inside = fill_contours(contours, grid_of(image), **options)
+    mask = np.zeros(image.GetSize()[::-1], bool)
+    depth, height, width = inside.shape
+    mask[z : z + depth, y : y + height, x : x + width] = inside
+    return mask
 
 
 def square(low, high):
@@ -42,16 +50,18 @@ def voxels(annotation):
     return sitk.GetArrayFromImage(annotation.mask).astype(bool)
 
 
-coordinates = st.floats(-3, 22).map(lambda value: round(value, 3) + 0.0001)
+# Neither corners nor crossings of edges along a diagonal lie on voxel centres, where rounding decides.
+coordinates = st.floats(-3, 22).map(lambda value: round(value, 3))
 
 
-@given(st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=12))
+@given(st.lists(st.tuples(coordinates.map(lambda x: x + 0.0001), coordinates.map(lambda y: y + 0.0002)),
+                min_size=3, max_size=12))  # fmt: skip
 def test_filling_is_point_in_polygon_at_voxel_centres(points):
     image = grid()
     # An oblique image, and a polygon that may cross itself (even-odd) and leave the image.
     turned = sitk.VersorTransform((0.36, 0.48, 0.8), 0.7)
     image.SetDirection(turned.GetMatrix())
-    mask = fill_contours([contour(image, points, 4)], image)
+    mask = filled([contour(image, points, 4)], image)
     x, y = np.meshgrid(np.arange(20), np.arange(16))
     corners = np.array(points)
     crossings = np.zeros(x.shape, int)
@@ -67,7 +77,7 @@ def test_a_convex_region_agrees_with_matplotlib():
     image = grid()
     angles = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     circle = np.column_stack([9.3 + 6.2 * np.cos(angles), 7.7 + 5.1 * np.sin(angles)])
-    mask = fill_contours([contour(image, circle, 4)], image)
+    mask = filled([contour(image, circle, 4)], image)
     x, y = np.meshgrid(np.arange(20), np.arange(16))
     expected = Polygon(circle).contains_points(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
     assert np.array_equal(mask[4], expected)
@@ -76,17 +86,17 @@ def test_a_convex_region_agrees_with_matplotlib():
 def test_inner_contours_and_keyholes_are_holes():
     image = grid()
     outer, inner = square(2.5, 12.5), square(5.5, 8.5)
-    holed = fill_contours([contour(image, outer, 4), contour(image, inner, 4)], image)
+    holed = filled([contour(image, outer, 4), contour(image, inner, 4)], image)
     assert holed.sum() == 100 - 9
     keyhole = [*outer, outer[0], inner[0], *inner[::-1], inner[0]]
-    assert np.array_equal(fill_contours([contour(image, keyhole, 4)], image), holed)
+    assert np.array_equal(filled([contour(image, keyhole, 4)], image), holed)
 
 
 def test_neighbours_share_no_voxel_and_leave_none_out():
     image = grid()
-    left = fill_contours([contour(image, [(2, 2), (6, 2), (6, 9), (2, 9)], 4)], image)
-    right = fill_contours([contour(image, [(6, 2), (11, 2), (11, 9), (6, 9)], 4)], image)
-    both = fill_contours([contour(image, [(2, 2), (11, 2), (11, 9), (2, 9)], 4)], image)
+    left = filled([contour(image, [(2, 2), (6, 2), (6, 9), (2, 9)], 4)], image)
+    right = filled([contour(image, [(6, 2), (11, 2), (11, 9), (6, 9)], 4)], image)
+    both = filled([contour(image, [(2, 2), (11, 2), (11, 9), (2, 9)], 4)], image)
     assert not (left & right).any()
     assert np.array_equal(left | right, both)
 
@@ -96,7 +106,7 @@ def test_regions_drawn_on_other_slices_keep_their_volume(thickness):
     # The image has slices of 1; contours lie `thickness` apart (index units), offset from its slices.
     image = grid(size=(20, 16, 40))
     planes = 10.2 + thickness * np.arange(int(16 / thickness))
-    mask = fill_contours([contour(image, square(2.5, 12.5), plane) for plane in planes], image)
+    mask = filled([contour(image, square(2.5, 12.5), plane) for plane in planes], image)
     assert mask.sum() == pytest.approx(100 * 16, rel=0.07)
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     assert np.array_equal(slices, np.arange(slices[0], slices[-1] + 1))
@@ -104,23 +114,24 @@ def test_regions_drawn_on_other_slices_keep_their_volume(thickness):
 
 def test_planes_in_the_middle_between_slices_count_once():
     image = grid(size=(20, 16, 40))
-    mask = fill_contours([contour(image, square(2.5, 12.5), 10.5 + k) for k in range(16)], image)
+    mask = filled([contour(image, square(2.5, 12.5), 10.5 + k) for k in range(16)], image)
     assert np.array_equal(np.flatnonzero(mask.any(axis=(1, 2))), np.arange(10, 26))
 
 
-def test_a_gap_between_two_parts_stays_open():
+def test_a_gap_between_two_parts_stays_open(caplog):
     image = grid(size=(20, 16, 40))
     planes = [5, 6, 7, 20, 21, 22]
-    mask = fill_contours([contour(image, square(2.5, 12.5), plane) for plane in planes], image)
+    mask = filled([contour(image, square(2.5, 12.5), plane) for plane in planes], image)
     assert np.array_equal(np.flatnonzero(mask.any(axis=(1, 2))), planes)
+    assert "in 2 parts" in caplog.text
 
 
 def test_contours_across_the_slices_are_refused():
     image = grid()
     points = contour(image, square(2, 8), 4)
-    points[:2, 2] += 6.0
-    with pytest.raises(TheraflowError, match="not parallel"):
-        fill_contours([points], image)
+    points[0, 2] += 6.0
+    with pytest.raises(TheraflowError, match="not planar"):
+        filled([points], image)
 
 
 def structures(path, regions):
@@ -161,6 +172,19 @@ def test_structures_are_read_by_name(tmp_path, caplog):
     assert "isocentre" in caplog.text
 
 
+def test_contours_that_combine_by_exclusive_or(tmp_path, caplog):
+    image = grid()
+    outer, inner = contour(image, square(2.5, 12.5), 4), contour(image, square(5.5, 8.5), 4)
+    drawn = {
+        "ring": [("CLOSEDPLANAR_XOR", outer), ("CLOSEDPLANAR_XOR", inner)],
+        "two pieces": [("CLOSED_PLANAR", outer), ("CLOSED_PLANAR", contour(image, square(13.5, 15.5), 4))],
+        "written twice": [("CLOSED_PLANAR", outer), ("CLOSED_PLANAR", outer)],
+    }
+    found = read_annotation(structures(tmp_path / "rs", drawn), image)
+    assert [int(one.inside.sum()) for one in found] == [91, 104, 100]
+    assert "'written twice'" in caplog.text and "same contour twice" in caplog.text
+
+
 def test_structures_that_cannot_be_used_are_named(tmp_path):
     image = grid()
     small = {"tiny": [("CLOSED_PLANAR", contour(image, square(2.1, 2.3), 4))]}
@@ -172,6 +196,9 @@ def test_structures_that_cannot_be_used_are_named(tmp_path):
     line = {"ruler": [("OPEN_PLANAR", contour(image, square(2, 9), 4))]}
     with pytest.raises(TheraflowError, match=r"'ruler'.*OPEN_PLANAR"):
         read_annotation(structures(tmp_path / "line", line), image)
+    lost = {"lost": [("CLOSED_PLANAR", np.array([(0, 0, 43), (9e9, 0, 43), (0, 9, 43)]))]}
+    with pytest.raises(TheraflowError, match=r"'lost'.*no places"):
+        read_annotation(structures(tmp_path / "lost", lost), image)
     with pytest.raises(TheraflowError, match="has no region"):
         read_annotation(structures(tmp_path / "none", {}), image)
     with pytest.raises(TheraflowError, match="is no file"):
@@ -204,10 +231,9 @@ def test_a_label_map_on_another_grid(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def liver_ct(shared_data, tmp_path_factory):
-    output = tmp_path_factory.mktemp("liver") / "ct.nii.gz"
-    import_ct(Scan("P", "s", "FDG", "baseline", str(shared_data / "dicom_seg_sr" / "ct-3slice"), "suv"), output)
-    return sitk.ReadImage(output)
+def liver_ct(shared_data):
+    folder = shared_data / "dicom_seg_sr" / "ct-3slice"
+    return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
 
 
 @pytest.mark.shared_data

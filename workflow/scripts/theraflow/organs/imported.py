@@ -2,13 +2,12 @@
 
 import logging
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import SimpleITK as sitk
 
+from theraflow.dicom.annotation import names_of_labels, read_annotation
 from theraflow.errors import TheraflowError
-from theraflow.files import read_json
 from theraflow.images import (
     from_array,
     read_image,
@@ -32,11 +31,11 @@ def import_organs(source: Path | str, ct: Path | str, output: Path | str) -> Non
     A NIfTI map is taken as it is where it lies on the CT grid, else resampled (nearest). Its numbers are
     TotalSegmentator's, unless the file brings names: `labels` in a sidecar, or a label table in its header
     (TotalSegmentator writes one; version 1 numbered the organs otherwise). Then the names count. Anything
-    else is read as DICOM SEG or RTSTRUCT, whose segment names must be organ names. Names of no organ are left
+    else is read as NRRD, DICOM SEG or RTSTRUCT, whose segment names must be organ names. Names of no organ are left
     out with a warning.
 
     Args:
-        source: NIfTI label map, DICOM SEG or RTSTRUCT.
+        source: NIfTI label map; or NRRD label map, DICOM SEG or RTSTRUCT with names.
         ct: CT in HU with its sidecar.
         output: label map to write, uint8 with the numbers of `ORGAN_IDS`, and its sidecar.
 
@@ -77,7 +76,7 @@ def _from_nifti(source: Path, grid: sitk.Image) -> tuple[np.ndarray, list[str]]:
         raise TheraflowError(f"{source} holds values that are no labels; give a NIfTI label map with whole numbers.")
     array = array.astype(np.uint16)
     present = [int(label) for label in np.flatnonzero(np.bincount(array.ravel())) if label]
-    names = _names(source)
+    names = names_of_labels(source)
     # lookup[label of the source] = label of task total
     lookup = np.zeros(65536, dtype=np.uint8)
     unknown = []
@@ -109,38 +108,13 @@ def _own_label(label: int, names: dict[int, str], source: Path) -> int:
     return label
 
 
-def _names(source: Path) -> dict[int, str]:
-    """The names that a NIfTI label map brings: out of its sidecar, else out of its header; may be empty."""
-    sidecar = sidecar_path(source)
-    if sidecar.exists() and (labels := read_json(sidecar).get("labels")):
-        return {int(label): str(name) for label, name in labels.items()}
-    return _header_names(source)
-
-
-def _header_names(source: Path) -> dict[int, str]:
-    """The label table (Connectome Workbench's) in a NIfTI header extension, as TotalSegmentator writes it."""
-    import nibabel  # only here: SimpleITK does not read header extensions
-
-    for extension in nibabel.load(source).header.extensions:
-        content = extension.get_content()
-        text = content.decode("utf-8", errors="replace") if isinstance(content, bytes) else str(content)
-        start = text.find("<LabelTable>")
-        end = text.find("</LabelTable>")
-        if start >= 0 and end >= 0:
-            table = ElementTree.fromstring(text[start:end] + "</LabelTable>")
-            return {int(label.attrib["Key"]): (label.text or "").strip() for label in table.iter("Label")}
-    return {}
-
-
 def _from_dicom(source: Path, grid: sitk.Image) -> tuple[np.ndarray, list[str]]:
-    from theraflow.dicom import read_annotation  # only here: it loads highdicom
-
     organs = np.zeros(grid.GetSize()[::-1], dtype=np.uint8)
     ignored = []
     for annotation in read_annotation(source, grid):
         label = _label_of(annotation.name)
         if label:
-            organs[to_array(annotation.mask) > 0] = label
+            organs[annotation.box][annotation.inside] = label
         else:
             ignored.append(annotation.name)
     return organs, ignored
