@@ -162,3 +162,15 @@ def test_a_dicom_seg_is_read_by_the_names_of_its_segments(shared_data, tmp_path)
 def test_a_missing_file_names_the_column(ct, tmp_path):
     with pytest.raises(TheraflowError, match=r"column organs of scans\.tsv"):
         import_organs(tmp_path / "map.nii.gz", ct, tmp_path / "organs.nii.gz")
+
+
+def test_a_map_with_another_checksum_is_refused(ct, tmp_path):
+    source = tmp_path / "labels.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 2, (60, 100, 100), np.uint8)  # a tiny file SimpleITK does refuse
+    sitk.WriteImage(sitk.GetImageFromArray(5 * noise), source)
+    import_organs(source, ct, tmp_path / "organs.nii.gz")
+    content = bytearray(source.read_bytes())
+    content[-6] ^= 1  # the last eight bytes are checksum and length
+    source.write_bytes(content)
+    with pytest.raises(TheraflowError, match="damaged"):
+        import_organs(source, ct, tmp_path / "organs.nii.gz")

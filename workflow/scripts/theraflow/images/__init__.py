@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
 from theraflow.files import read_json
-from theraflow.nifti import Grid, sidecar_path, write_nifti, write_sidecar
+from theraflow.nifti import Grid, refuse_damaged_nifti, sidecar_path, write_nifti, write_sidecar
 
 INTERPOLATION = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline}
 
@@ -21,11 +21,13 @@ def read_image(path: Path | str) -> sitk.Image:
     """Read a NIfTI image.
 
     Raises:
-        TheraflowError: missing or not an image.
+        TheraflowError: missing, cut off or not an image.
     """
     try:
+        if str(path).lower().endswith((".nii", ".nii.gz")):
+            refuse_damaged_nifti(path)
         return sitk.ReadImage(str(path))
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise TheraflowError(f"{path} cannot be read as an image; delete it so that it is made again.") from error
 
 

@@ -164,7 +164,7 @@ class _Patient:
     def annotated_regions(self, scan: Scan, emission: _Emission) -> list[tuple[str, Region]]:
         """The reader's names and regions."""
         return [
-            (annotation.name, Region.of(sitk.GetArrayViewFromImage(annotation.mask)))
+            (annotation.name, Region(annotation.start, annotation.inside))
             for annotation in (read_annotation(scan.lesions, emission.grid) if scan.lesions else ())
         ]
 

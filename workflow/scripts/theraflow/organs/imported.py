@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from theraflow.dicom.annotation import names_of_labels, read_annotation
+from theraflow.dicom.annotation import read_annotation
+from theraflow.dicom.labelmaps import names_of_labels
 from theraflow.errors import TheraflowError
 from theraflow.images import (
     from_array,
@@ -18,6 +19,7 @@ from theraflow.images import (
     to_array,
     write_image,
 )
+from theraflow.nifti import refuse_damaged_nifti
 from theraflow.organs.labels import ORGAN_IDS, label_names
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ def import_organs(source: Path | str, ct: Path | str, output: Path | str) -> Non
 
 def _from_nifti(source: Path, grid: sitk.Image) -> tuple[np.ndarray, list[str]]:
     image = read_image(source)
+    refuse_damaged_nifti(source, to_the_end=True)
     array = to_array(image)
     if array.min() < 0 or array.max() > 65535 or not np.array_equal(array, np.floor(array)):
         raise TheraflowError(f"{source} holds values that are no labels; give a NIfTI label map with whole numbers.")
