@@ -25,13 +25,13 @@ else
 	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)$(LOCAL) --extra-index-url $(TORCH_CPU_INDEX)
 endif
 	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
 	rm -f .venv/.made-*
 	touch $@
 
 # Three virtual patients; `make demo-eight` is the whole cohort after Table 1 of the study.
 VIRTUAL := .venv/bin/python -m theraflow.virtual
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
-export PYTHONPATH := workflow/scripts
 
 .PHONY: demo
 demo: env

@@ -16,6 +16,8 @@ from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 
 MISSING = ("", "NA")
+# What `theraflow index` writes where it could not decide.
+UNDECIDED = "?"
 _SCAN_COLUMNS = ("lesions", "organs", "series", "injected_mbq", "injected_at", "acquired_at", "weight_kg", "height_cm",
                  "units", "decay_correction")  # fmt: skip
 
@@ -50,6 +52,11 @@ def _row(path: Path | str, line: int, row: Mapping[str, str], schema: Mapping[st
     for column, cell in row.items():
         if not column or cell is None or cell.strip() in MISSING:
             continue
+        if cell.strip() == UNDECIDED and column in schema["properties"] and column not in ("date", "note"):
+            raise TheraflowError(
+                f"The sheet {path}, line {line}, column {column!r}: '?' stands for what could not be decided; the "
+                "column note says why; write what it is in its place."
+            )
         kind = schema["properties"].get(column, {}).get("type", "string")
         out[column] = _number(cell) if kind in ("number", "integer") else cell.strip()
     known = {column: value for column, value in out.items() if column in schema["properties"]}
