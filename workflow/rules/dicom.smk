@@ -42,3 +42,48 @@ rule import_emission:
         code=code_digest("theraflow.dicom"),
     script:
         "../scripts/import_emission.py"
+
+
+# On request, by name: results/P002/scans/fdg/pet_LBMJANMA.nii.gz
+rule normalise_pet:
+    input:
+        image=f"{SCAN}/pet.nii.gz",
+        sidecar=f"{SCAN}/pet.json",
+    output:
+        image=f"{SCAN}/pet_{{suv_type}}.nii.gz",
+        sidecar=f"{SCAN}/pet_{{suv_type}}.json",
+    log:
+        f"{LOGS}/{{patient}}/{{scan}}.normalise_pet_{{suv_type}}.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/{{scan}}.normalise_pet_{{suv_type}}.benchmark.tsv"
+    wildcard_constraints:
+        suv_type="LBM|LBMJAMES128|LBMJANMA|IBW|BSA",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+    params:
+        code=code_digest("theraflow.dicom"),
+    script:
+        "../scripts/normalise_pet.py"
+
+
+# On request, by name: results/P002/scans/wholebody24h/planar.nii.gz
+rule import_planar:
+    output:
+        image=f"{SCAN}/planar.nii.gz",
+        sidecar=f"{SCAN}/planar.json",
+    log:
+        f"{LOGS}/{{patient}}/{{scan}}.import_planar.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/{{scan}}.import_planar.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=500,
+    params:
+        scan=get_scan_row,
+        tracer=get_tracer,
+        code=code_digest("theraflow.dicom"),
+    script:
+        "../scripts/import_planar.py"

@@ -1,4 +1,4 @@
-"""From a hospital's DICOM to images in HU, SUVbw and Bq/mL, and to a reader's annotation on their grids.
+"""From a hospital's DICOM to images in HU, SUV and Bq/mL, and to a reader's annotation on their grids.
 
 `modalities` serves the Snakefile while it plans, so importing this package loads nothing but the standard
 library; the other names load pydicom, numpy and SimpleITK when they are first used.
@@ -13,10 +13,20 @@ _HOMES = {
     "Annotation": "theraflow.dicom.annotation",
     "import_ct": "theraflow.dicom.importing",
     "import_emission": "theraflow.dicom.importing",
+    "import_planar": "theraflow.dicom.planar",
+    "normalise_pet": "theraflow.dicom.normalised",
     "read_annotation": "theraflow.dicom.annotation",
 }
 
-__all__ = ["Annotation", "import_ct", "import_emission", "modalities", "read_annotation"]
+__all__ = [
+    "Annotation",
+    "import_ct",
+    "import_emission",
+    "import_planar",
+    "modalities",
+    "normalise_pet",
+    "read_annotation",
+]
 
 
 def __getattr__(name: str) -> Any:

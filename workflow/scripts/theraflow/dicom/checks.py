@@ -1,18 +1,19 @@
 """What a series must not lack or contradict before anything is computed from it."""
 
-import math
 from collections.abc import Sequence
 
-from theraflow.dicom.facts import INJECTION_TIMES_AGREE_S, OVERRIDES, Facts
 from theraflow.dicom.header import tag_name
+from theraflow.dicom.stated import OVERRIDES, Facts
 from theraflow.errors import TheraflowError
 
 # An injection longer ago than this many half-lives is a wrong date, not a scan.
 _HALF_LIVES_AT_MOST = 10.0
+# Columns of scans.tsv that change nothing where the voxels hold an SUV already.
+_NOT_FOR_SUV = ("weight_kg", "injected_mbq", "injected_at", "decay_correction")
 
 
 def require(facts: Facts, what: str, names: Sequence[str]) -> None:
-    """Refuse with every missing tag at once.
+    """Refuse with every missing tag at once, each with the column of scans.tsv that can give it, in brackets.
 
     Args:
         facts: of the series.
@@ -31,10 +32,16 @@ def require(facts: Facts, what: str, names: Sequence[str]) -> None:
         advice = "give the columns in brackets in scans.tsv"
     if any(tags.values()) and not all(tags.values()):
         advice += "; the others can only come from the scanner: export the series again"
+    if "RadionuclideHalfLife" in facts.missing and "RadionuclideHalfLife" not in names:
+        advice += (
+            f" ({tag_name('RadionuclideHalfLife')} is missing, too, but known: that of {facts.nuclide}, the tracer's "
+            "nuclide, is taken)"
+        )
     raise TheraflowError(f"{facts.where}: {what} cannot be computed; missing are {listed}; {advice}.")
 
 
 def refuse_impossible_injection(facts: Facts) -> None:
+    """Refuse an injection after the scan or more than ten half-lives before it."""
     if not possible_injection(facts):
         elapsed_s = (facts.acquired_at - facts.injected_at).total_seconds()
         raise TheraflowError(
@@ -45,6 +52,7 @@ def refuse_impossible_injection(facts: Facts) -> None:
 
 
 def possible_injection(facts: Facts) -> bool:
+    """Whether the scan began after the injection, while there was activity left."""
     if facts.injected_at is None or facts.acquired_at is None:
         return True
     elapsed_s = (facts.acquired_at - facts.injected_at).total_seconds()
@@ -68,26 +76,29 @@ def refuse_uncorrected(facts: Facts, emission: str) -> None:
             "ATTN); set `series` in scans.tsv to the corrected one."
         )
     corrected, says = "DECY" in facts.corrected, facts.decay_correction
+    overridden = "decay_correction" in facts.overrides
     if says in ("START", "ADMIN") and not corrected:
-        raise TheraflowError(
-            f"{facts.where}: {tag_name('DecayCorrection')} is {says}, but {tag_name('CorrectedImage')} lacks "
-            "DECY; export the series again."
-        )
+        contradiction = f"{tag_name('DecayCorrection')} is {says}, but {tag_name('CorrectedImage')} lacks DECY"
+        if not overridden:
+            raise TheraflowError(
+                f"{facts.where}: {contradiction}; export the series again, or say by decay_correction in scans.tsv "
+                "which is right."
+            )
+        facts.flags.append(f"{contradiction}: decay_correction of scans.tsv taken")
     if says == "NONE" and corrected:
         facts.flags.append(f"{tag_name('CorrectedImage')} has DECY, but DecayCorrection is NONE: the latter taken")
 
 
-def refuse_contradicting_overrides(facts: Facts, why: str) -> None:
-    """Where values are normalised already, an override that differs from the header would change nothing."""
-    for name, column in OVERRIDES.items():
-        stated, taken = facts.stated.get(name), getattr(facts, name)
-        if column not in facts.overrides or stated is None:
-            continue
-        if name == "injected_at":
-            alike = abs((stated - taken).total_seconds()) <= INJECTION_TIMES_AGREE_S
-        else:
-            alike = math.isclose(stated, taken, rel_tol=1e-3)
-        if not alike:
+def refuse_contradicting_overrides(facts: Facts, why: str, *others: str) -> None:
+    """Where values are normalised already, an override that differs from the header would change nothing.
+
+    Args:
+        facts: of the series.
+        why: it would not.
+        others: columns of scans.tsv to which that applies besides those of dose, time, weight and decay correction.
+    """
+    for column in (*_NOT_FOR_SUV, *others):
+        if column in facts.contradicted:
             raise TheraflowError(
                 f"{facts.where}: {column} in scans.tsv contradicts the header, but {why}, so that it would "
                 "have no effect; remove it or import the series in Bq/mL."

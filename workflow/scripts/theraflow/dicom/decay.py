@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from theraflow.dicom.checks import require
-from theraflow.dicom.facts import Facts
+from theraflow.dicom.header import GE_REFERENCE_TIME, SIEMENS_REFERENCE_TIME, tag_name
+from theraflow.dicom.stated import TIMES_AGREE_S, Facts
 from theraflow.errors import TheraflowError
 
 # A series may start this long before its first image (a cropped series lacks its first bed positions).
@@ -25,10 +26,14 @@ class Quantification:
     Attributes:
         factors: shape (slices,).
         rule: in words, how they came about.
+        reference_time: the one time that all values were corrected to; None where there is none or it does not matter.
+        reference_source: what has told it.
     """
 
     factors: np.ndarray
     rule: str
+    reference_time: datetime.datetime | None = None
+    reference_source: str | None = None
 
     @property
     def factor(self) -> float | None:
@@ -44,39 +49,38 @@ def frame_factor(decay_per_s: float, duration_s: np.ndarray) -> np.ndarray:
 def reference_time(facts: Facts) -> tuple[datetime.datetime, str]:
     """The time that DecayCorrection START has corrected to, and where it comes from.
 
-    In this order (QIBA and the manual): GE's own tag (0009,100D); the series time; both only if not later
-    than the first image (later: the series was made afterwards) and not more than two hours before it; then
-    computed back as acquisition + t_mean - FrameReferenceTime, with t_mean = ln(lambda t / (1 - exp(-lambda
-    t))) / lambda, the moment in a frame of length t when the activity equals its mean. A disagreement of more
-    than 30 s becomes a flag.
+    In this order (QIBA and the manual): GE's own tag (0009,100D); Siemens' own tag (0071,1022);
+    DecayCorrectionDateTime; the series time; each only if not later than the first image (later: the series was made
+    afterwards) and not more than two hours before it; then computed back as acquisition + t_mean - FrameReferenceTime,
+    with t_mean = ln(lambda t / (1 - exp(-lambda t))) / lambda, the moment in a frame of length t when the activity
+    equals its mean; at last the start of the acquisition in scans.tsv, which is what START means. A disagreement of
+    more than 30 s becomes a flag. An enhanced PET may be corrected to any time from the injection on, which it states
+    as DecayCorrectionDateTime.
 
     Raises:
         TheraflowError: none of them is to be had.
     """
-    found: dict[str, datetime.datetime] = {}
+    require(facts, "the reference time of the decay correction", ["acquired", "reference_time"])
     stated = {
-        "GE's PET scan date and time (0009,100D)": facts.ge_reference,
+        f"GE's PET scan date and time {GE_REFERENCE_TIME}": facts.ge_reference,
+        f"Siemens' decay correction date and time {SIEMENS_REFERENCE_TIME}": facts.siemens_reference,
+        tag_name("DecayCorrectionDateTime"): facts.decay_corrected_to,
         "SeriesDate and SeriesTime": facts.series_start,
     }
-    for source, stated_at in stated.items():
-        if stated_at is None:
-            continue
-        before_s = (facts.acquired_at - stated_at).total_seconds()
-        if -_SAME_TIME_S <= before_s <= _LONGEST_EXAMINATION_S:
-            found[source] = stated_at
-        else:
-            facts.flags.append(
-                f"{source} lie {abs(before_s):.0f} s {'before' if before_s > 0 else 'after'} the first "
-                "acquisition: not used as reference time"
-            )
+    usable = _at_start if facts.means_start else _after_injection
+    found = {
+        source: stated_at for source, stated_at in stated.items() if stated_at and usable(facts, source, stated_at)
+    }
     computed = _computed_reference_time(facts)
     if computed:
         found["FrameReferenceTime"] = computed
+    if not found and "acquired_at" in facts.overrides and facts.means_start:
+        found["the start of the acquisition (acquired_at in scans.tsv)"] = facts.acquired_at
     if not found:
-        require(facts, "the reference time of the decay correction", ["FrameReferenceTime", "ActualFrameDuration"])
         raise TheraflowError(
             f"{facts.where}: the reference time of the decay correction cannot be told: "
-            f"{'; '.join(facts.flags)}; export the original series again."
+            f"{'; '.join(facts.flags)}; give the start of the acquisition as acquired_at in scans.tsv, or export the "
+            "original series again."
         )
     source, reference = next(iter(found.items()))
     for other, stated_at in found.items():
@@ -88,6 +92,47 @@ def reference_time(facts: Facts) -> tuple[datetime.datetime, str]:
                 f"{'later' if apart > 0 else 'earlier'} ({percent:.2g} % of the values)"
             )
     return reference, source
+
+
+def _at_start(facts: Facts, source: str, stated_at: datetime.datetime) -> bool:
+    """Whether a stated reference time can be the start of the acquisition; if not, with a flag."""
+    before_s = (facts.acquired_at - stated_at).total_seconds()
+    if -_SAME_TIME_S <= before_s <= _LONGEST_EXAMINATION_S:
+        return True
+    facts.flags.append(
+        f"{source} lie {abs(before_s):.0f} s {'before' if before_s > 0 else 'after'} the first acquisition: not used "
+        "as reference time"
+    )
+    return False
+
+
+def _after_injection(facts: Facts, source: str, stated_at: datetime.datetime) -> bool:
+    """Whether a stated reference time lies between injection and scan; if not, with a flag."""
+    injected_at = facts.stated.get("injected_at") or facts.injected_at
+    late_s = (stated_at - facts.acquired_at).total_seconds()
+    if late_s <= _LONGEST_EXAMINATION_S and (stated_at - injected_at).total_seconds() >= -TIMES_AGREE_S:
+        return True
+    facts.flags.append(
+        f"{source} ({stated_at}) lies before the injection ({injected_at}) or long after the scan "
+        f"({facts.acquired_at}): not used as reference time"
+    )
+    return False
+
+
+def administration_reference(facts: Facts) -> datetime.datetime:
+    """The time that DecayCorrection ADMIN has corrected to: the injection as the scanner knew it.
+
+    scans.tsv may correct the time of the injection, but not what the scanner has computed from its own.
+
+    Raises:
+        TheraflowError: the header lists several injections.
+    """
+    if facts.several_injections:
+        raise TheraflowError(
+            f"{facts.where}: {tag_name('DecayCorrection')} is ADMIN, but the header lists several injections, so that "
+            "the time that the values are corrected to cannot be told; export the series corrected to START."
+        )
+    return facts.stated.get("injected_at") or facts.injected_at
 
 
 def _computed_reference_time(facts: Facts) -> datetime.datetime | None:

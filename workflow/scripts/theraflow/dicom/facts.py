@@ -1,9 +1,8 @@
-"""What headers and scans.tsv say about an emission series; whatever is missing is remembered by name."""
+"""Read from headers and scans.tsv what is stated of an emission series; whatever is missing is remembered by name."""
 
 import datetime
-import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from theraflow.dicom.header import (
     GE_REFERENCE_TIME,
     PHILIPS_ACTIVITY_FACTOR,
     PHILIPS_SUV_FACTOR,
+    SIEMENS_REFERENCE_TIME,
     acquisition_start,
     corrections,
     date,
@@ -22,92 +22,24 @@ from theraflow.dicom.header import (
     tag_name,
     text,
     time,
+    words,
 )
+from theraflow.dicom.injection import read_injection, sheet_time
 from theraflow.dicom.parse import Header
+from theraflow.dicom.stated import Facts, agreed, common, each, overrule, positive
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
-from theraflow.nuclides import Nuclide, nuclide
+from theraflow.nuclides import nuclide
 
-# A dose below this is in MBq, not Bq (the manual's histogram of 3433 series has its peaks at 4e2 and 4e8).
-_DOSE_IN_MBQ_BELOW = 1e4
-# A dose between that and this is neither a plausible number of MBq nor of Bq.
-_DOSE_IN_BQ_ABOVE = 1e6
-_DOSE_BQ_AT_MOST = 1e11
+__all__ = ["Facts", "read_facts"]
+
+_ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 _WEIGHT_IN_G_ABOVE = 1000.0
 _WEIGHT_KG_AT_MOST = 500.0
 _HEIGHT_IN_CM_ABOVE = 3.0
-# The half-life in the header and that of the configured nuclide may differ by this fraction.
-_SAME_HALF_LIFE = 0.02
-# With a longer half-life a time without date does not tell the day of the injection.
-_HALF_LIFE_WITH_DATE_S = 6 * 3600.0
-# Statements of the injection time that differ by more than this are reported.
-INJECTION_TIMES_AGREE_S = 60.0
-# Columns of scans.tsv that can state what a header lacks, by the fact they state.
-OVERRIDES = {
-    "weight_kg": "weight_kg",
-    "height_m": "height_cm",
-    "injected_bq": "injected_mbq",
-    "injected_at": "injected_at",
-}
-
-
-@dataclass
-class Facts:
-    """What headers and scans.tsv say about one series. None: not stated; then `missing` has the names.
-
-    Attributes:
-        where: the series, for messages; `slices`: their number.
-        modality, units, suv_type, decay_correction: as in DICOM; `corrected`: CorrectedImage.
-        acquired: start of acquisition of every slice; `series_start`: SeriesDate and SeriesTime.
-        ge_reference: GE's own reference time of the decay correction.
-        frame_reference_s, frame_s: FrameReferenceTime and ActualFrameDuration of every slice, in s.
-        half_life_s: as the header says, otherwise of the configured nuclide.
-        injected_at, injected_bq, weight_kg, height_m: with the overrides of scans.tsv.
-        sex: M, F or O.
-        suv_factor, activity_factor: Philips' factors of every slice.
-        voxel_ml: voxel volume of every slice by PixelSpacing and SliceThickness.
-        real_world: slope and intercept of every slice's real-world value mapping to Bq/mL.
-        stated: the header's own values of what scans.tsv overrides.
-        overrides: columns of scans.tsv in use; `flags`: remarks; `missing`: fact -> names of the missing
-            tags.
-    """
-
-    where: str
-    modality: str
-    slices: int
-    units: str | None = None
-    suv_type: str | None = None
-    decay_correction: str | None = None
-    corrected: tuple[str, ...] | None = None
-    acquired: list[datetime.datetime] | None = None
-    series_start: datetime.datetime | None = None
-    ge_reference: datetime.datetime | None = None
-    frame_reference_s: np.ndarray | None = None
-    frame_s: np.ndarray | None = None
-    half_life_s: float | None = None
-    injected_at: datetime.datetime | None = None
-    injected_bq: float | None = None
-    weight_kg: float | None = None
-    height_m: float | None = None
-    sex: str | None = None
-    suv_factor: np.ndarray | None = None
-    activity_factor: np.ndarray | None = None
-    voxel_ml: np.ndarray | None = None
-    real_world: list[tuple[float, float]] | None = None
-    stated: dict[str, Any] = field(default_factory=dict)
-    overrides: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
-    missing: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def acquired_at(self) -> datetime.datetime | None:
-        """Start of the acquisition: the earliest slice."""
-        return min(self.acquired) if self.acquired else None
-
-    @property
-    def decay_constant_per_s(self) -> float:
-        """Physical decay constant in 1/s."""
-        return math.log(2) / self.half_life_s
+_HEIGHT_M = (0.3, 2.6)
+# A body mass index outside these limits is a mistake in weight or height.
+_BODY_MASS_INDEX = (8.0, 90.0)
 
 
 def read_facts(headers: Sequence[Header], scan: Scan, tracer: Mapping[str, Any], where: str) -> Facts:
@@ -124,44 +56,69 @@ def read_facts(headers: Sequence[Header], scan: Scan, tracer: Mapping[str, Any],
     """
     try:
         facts = Facts(where, text(headers[0], "Modality") or "", len(headers))
-        _read_image(facts, headers)
-        _read_times(facts, headers)
+        facts.enhanced = text(headers[0], "SOPClassUID") == _ENHANCED_PET
+        zone = _zone(headers)
+        _read_image(facts, headers, scan)
+        _read_decay_correction(facts, headers, scan, zone)
+        _read_times(facts, headers, zone)
         _read_private(facts, headers)
+        shift = _correct_clock(facts, scan)
         _read_patient(facts, headers, scan)
-        _read_injection(facts, headers, scan, nuclide(str(tracer["nuclide"])))
+        read_injection(facts, headers, scan, nuclide(str(tracer["nuclide"])), zone)
+        if facts.stated["injected_at"] is not None:
+            facts.stated["injected_at"] += shift
+        _note_missing_reference_time(facts)
     except TheraflowError as error:
         raise TheraflowError(f"{where}: {error}") from error
     return facts
 
 
-def _common(facts: Facts, headers: Sequence[Header], keyword: str, read: Any) -> Any:
-    """The value that all slices share; None and noted as missing where one of them lacks it."""
-    values = [read(header, keyword) for header in headers]
-    if any(value is None for value in values):
-        facts.missing[keyword] = [tag_name(keyword)]
-        return None
-    if any(value != values[0] for value in values):
-        raise TheraflowError(f"{tag_name(keyword)} differs between slices of the series.")
-    return values[0]
+def _zone(headers: Sequence[Header]) -> str | None:
+    """Offset from UTC of the times that have none of their own, as `+0200`; None where it is not stated.
+
+    It is TimezoneOffsetFromUTC. Without that a start of the acquisition that has an offset itself tells it.
+    """
+
+    def of(header: Header) -> str | None:
+        stated = text(header, "TimezoneOffsetFromUTC")
+        if stated is not None:
+            return stated
+        own = text(header, "FrameAcquisitionDateTime")
+        if own is None and not (text(header, "AcquisitionDate") and text(header, "AcquisitionTime")):
+            own = text(header, "AcquisitionDateTime")
+        found = re.search(r"[+-]\d{4}$", own or "")
+        return found and found[0]
+
+    return agreed([of(header) for header in headers], f"The offset from UTC ({tag_name('TimezoneOffsetFromUTC')})")
 
 
-def _each(facts: Facts, headers: Sequence[Header], keyword: str) -> np.ndarray | None:
-    """A number for every slice; None and noted as missing where one of them lacks it."""
-    values = [number(header, keyword) for header in headers]
-    if any(value is None for value in values):
-        facts.missing[keyword] = [tag_name(keyword)]
-        return None
-    return np.array(values)
-
-
-def _read_image(facts: Facts, headers: Sequence[Header]) -> None:
+def _read_image(facts: Facts, headers: Sequence[Header], scan: Scan) -> None:
     mappings = [_real_world(header) for header in headers]
     if None not in mappings:
         facts.real_world = mappings
-    facts.units = _common(facts, headers, "Units", text)
-    facts.suv_type = text(headers[0], "SUVType")
-    facts.decay_correction = _common(facts, headers, "DecayCorrection", text)
-    facts.corrected = _common(facts, headers, "CorrectedImage", lambda header, _: corrections(header))
+    units = common(facts, headers, "Units", text)
+    if units is None and facts.modality == "PT":
+        # An enhanced PET has no Units; its pixel value transformation may name them.
+        kinds = {text(header, "RescaleType") for header in headers}
+        units = "BQML" if kinds == {"BQML"} else None
+    facts.units = overrule(facts, "units", "Units", units, scan.units)
+    if facts.units is not None:
+        facts.missing.pop("Units", None)
+    if scan.units is not None and facts.real_world is not None:
+        facts.flags.append(
+            f"units of scans.tsv ({scan.units}) taken in place of {tag_name('RealWorldValueMappingSequence')}"
+        )
+        facts.real_world = None
+    facts.suv_type = agreed([text(header, "SUVType") for header in headers], tag_name("SUVType"))
+    facts.corrected = common(facts, headers, "CorrectedImage", lambda header, _: corrections(header))
+    facts.whole_body = any("WHOLE" in word for word in words(headers[0], "SeriesType") or ())
+    calibration = [positive(number(header, "DoseCalibrationFactor")) for header in headers]
+    facts.dose_calibration = None if None in calibration else np.array(calibration)
+    voxels = []
+    for header in headers:
+        spacing, thickness = numbers(header, "PixelSpacing", 2), number(header, "SliceThickness")
+        voxels.append(spacing and thickness and spacing[0] * spacing[1] * thickness / 1000.0)
+    facts.voxel_ml = np.array(voxels) if all(voxels) else None
 
 
 def _real_world(header: Header) -> tuple[float, float] | None:
@@ -177,7 +134,21 @@ def _real_world(header: Header) -> tuple[float, float] | None:
     return slope, intercept
 
 
-def _read_times(facts: Facts, headers: Sequence[Header]) -> None:
+def _read_decay_correction(facts: Facts, headers: Sequence[Header], scan: Scan, zone: str | None) -> None:
+    stated = common(facts, headers, "DecayCorrection", text)
+    if stated is None:
+        flag = agreed([text(header, "DecayCorrected") for header in headers], tag_name("DecayCorrected"))
+        stated = {"YES": "START", "NO": "NONE"}.get(flag)
+        facts.enhanced = facts.enhanced or stated is not None
+    facts.decay_correction = overrule(facts, "decay_correction", "DecayCorrection", stated, scan.decay_correction)
+    if facts.decay_correction is not None:
+        facts.missing.pop("DecayCorrection", None)
+    facts.decay_corrected_to = agreed(
+        [moment(header, "DecayCorrectionDateTime", zone) for header in headers], tag_name("DecayCorrectionDateTime")
+    )
+
+
+def _read_times(facts: Facts, headers: Sequence[Header], zone: str | None) -> None:
     acquired = [acquisition_start(header) for header in headers]
     if None in acquired:
         lacking = headers[acquired.index(None)]
@@ -185,187 +156,111 @@ def _read_times(facts: Facts, headers: Sequence[Header]) -> None:
         facts.missing["acquired"] = [tag_name(keyword) for keyword in parts]
     else:
         facts.acquired = acquired
-    day, clock = _common(facts, headers, "SeriesDate", date), _common(facts, headers, "SeriesTime", time)
-    if day and clock is not None:
+    day, clock = common(facts, headers, "SeriesDate", date), common(facts, headers, "SeriesTime", time)
+    # Only the PET module makes the series time the one that all others refer to (PS3.3 C.8.9.1.1.2).
+    if day and clock is not None and not facts.enhanced:
         facts.series_start = datetime.datetime.combine(day, clock)
-    milliseconds = _each(facts, headers, "FrameReferenceTime")
+    milliseconds = each(facts, headers, "FrameReferenceTime")
     facts.frame_reference_s = None if milliseconds is None else milliseconds / 1000.0
-    milliseconds = _each(facts, headers, "ActualFrameDuration")
-    if milliseconds is not None and (milliseconds <= 0).any():
+    milliseconds = each(facts, headers, "ActualFrameDuration")
+    if milliseconds is None:
+        durations = [number(header, "FrameAcquisitionDuration") for header in headers]
+        milliseconds = None if None in durations else np.array(durations)
+    if milliseconds is None or (milliseconds <= 0).any():
         facts.missing["ActualFrameDuration"] = [tag_name("ActualFrameDuration")]
-        milliseconds = None
-    facts.frame_s = None if milliseconds is None else milliseconds / 1000.0
+    else:
+        facts.missing.pop("ActualFrameDuration", None)
+        facts.frame_s = milliseconds / 1000.0
+    moments = [moment(header, "FrameReferenceDateTime", zone) for header in headers]
+    facts.frame_moments = None if None in moments else moments
 
 
 def _read_private(facts: Facts, headers: Sequence[Header]) -> None:
-    references = {GE_REFERENCE_TIME.moment(header) for header in headers}
-    if len(references) > 1:
-        raise TheraflowError("GE's PET scan date and time (0009,100D) differs between slices of the series.")
-    facts.ge_reference = references.pop()
+    facts.ge_reference, facts.siemens_reference = (
+        agreed([element.moment(header) for header in headers], f"{whose} {element}")
+        for whose, element in (("GE's", GE_REFERENCE_TIME), ("Siemens'", SIEMENS_REFERENCE_TIME))
+    )
     for name, element in (("suv_factor", PHILIPS_SUV_FACTOR), ("activity_factor", PHILIPS_ACTIVITY_FACTOR)):
         values = [element.number(header) for header in headers]
+        if any(value is not None and value < 0 for value in values):
+            raise TheraflowError(f"Philips' factor {element} is negative; export the series again.")
         setattr(facts, name, None if None in values else np.array(values))
-    voxels = []
-    for header in headers:
-        spacing, thickness = numbers(header, "PixelSpacing", 2), number(header, "SliceThickness")
-        voxels.append(spacing and thickness and spacing[0] * spacing[1] * thickness / 1000.0)
-    facts.voxel_ml = np.array(voxels) if all(voxels) else None
+
+
+def _correct_clock(facts: Facts, scan: Scan) -> datetime.timedelta:
+    """Move what the scanner has noted by as much as scans.tsv corrects the start of the acquisition; by how much.
+
+    What its decay correction took as times lies as far from the start of the acquisition as it noted.
+    """
+    none = datetime.timedelta(0)
+    stated = facts.stated["acquired_at"] = facts.acquired_at
+    override = None if scan.acquired_at is None else sheet_time("acquired_at", scan.acquired_at)
+    overrule(facts, "acquired_at", "AcquisitionTime", stated, override)
+    if override is None:
+        return none
+    if stated is None:
+        facts.acquired = [override] * facts.slices
+        facts.missing.pop("acquired")
+        return none
+    shift = override - stated
+    facts.acquired = [start + shift for start in facts.acquired]
+    facts.frame_moments = facts.frame_moments and [instant + shift for instant in facts.frame_moments]
+    for name in ("series_start", "ge_reference", "siemens_reference", "decay_corrected_to"):
+        noted = getattr(facts, name)
+        setattr(facts, name, noted and noted + shift)
+    return shift
+
+
+def _note_missing_reference_time(facts: Facts) -> None:
+    stated = (facts.ge_reference, facts.siemens_reference, facts.decay_corrected_to, facts.series_start)
+    if any(stated) or ("acquired_at" in facts.overrides and facts.means_start):
+        return
+    if not facts.means_start:
+        name = tag_name("DecayCorrectionDateTime")
+        facts.missing["reference_time"] = [f"{name} (with decay_correction START in scans.tsv)"]
+    elif facts.frame_reference_s is None or facts.frame_s is None:
+        ways = ("SeriesDate", "SeriesTime", "FrameReferenceTime", "ActualFrameDuration")
+        facts.missing["reference_time"] = [tag_name(keyword) for keyword in ways if keyword in facts.missing]
 
 
 def _read_patient(facts: Facts, headers: Sequence[Header], scan: Scan) -> None:
-    weight = _common(facts, headers, "PatientWeight", number)
+    weight = positive(common(facts, headers, "PatientWeight", number))
     if weight is not None and weight > _WEIGHT_IN_G_ABOVE:
         facts.flags.append(f"{tag_name('PatientWeight')} is {weight:g}: taken as g")
         weight /= 1000.0
-    height = _common(facts, headers, "PatientSize", number)
-    if height is not None and height > _HEIGHT_IN_CM_ABOVE:
-        facts.flags.append(f"{tag_name('PatientSize')} is {height:g}: taken as cm")
-        height /= 100.0
-    _take(facts, "weight_kg", "PatientWeight", weight, scan.weight_kg)
-    _take(facts, "height_m", "PatientSize", height, scan.height_cm and scan.height_cm / 100.0)
+    height = _height_m(facts, positive(common(facts, headers, "PatientSize", number)))
+    facts.weight_kg = overrule(facts, "weight_kg", "PatientWeight", weight, scan.weight_kg)
+    height_cm = overrule(facts, "height_cm", "PatientSize", height and height * 100.0, scan.height_cm)
+    facts.height_m = height_cm and height_cm / 100.0
+    for name, keyword in (("weight_kg", "PatientWeight"), ("height_m", "PatientSize")):
+        facts.missing.pop(keyword, None)
+        if getattr(facts, name) is None:
+            facts.missing[name] = [tag_name(keyword)]
     if facts.weight_kg is not None and facts.weight_kg > _WEIGHT_KG_AT_MOST:
         raise TheraflowError(
             f"{tag_name('PatientWeight')} of {facts.weight_kg:g} kg is impossible; give weight_kg in scans.tsv."
         )
-    sex = _common(facts, headers, "PatientSex", text)
+    if facts.weight_kg is not None and facts.height_m is not None:
+        index = facts.weight_kg / facts.height_m**2
+        if not _BODY_MASS_INDEX[0] <= index <= _BODY_MASS_INDEX[1]:
+            facts.flags.append(f"weight {facts.weight_kg:g} kg and height {facts.height_m * 100:g} cm do not belong to "
+                               f"one person (body mass index {index:.3g}): check both")  # fmt: skip
+    sex = common(facts, headers, "PatientSex", text)
     facts.sex = sex if sex in ("M", "F", "O") else None
     if facts.sex is None:
         facts.missing["PatientSex"] = [tag_name("PatientSex")]
+    if sex != facts.sex:
+        facts.flags.append(f"{tag_name('PatientSex')} is neither M nor F nor O: left out")
 
 
-def _take(facts: Facts, name: str, keyword: str, stated: float | None, override: float | None) -> None:
-    """Set a fact from scans.tsv or from the header; empty, zero and negative count as missing."""
-    facts.missing.pop(keyword, None)
-    stated = stated if stated is not None and math.isfinite(stated) and stated > 0 else None
-    facts.stated[name] = stated
-    if override is not None:
-        if not (math.isfinite(override) and override > 0):
-            raise TheraflowError(f"{OVERRIDES[name]} in scans.tsv is {override:g}; it must be positive.")
-        facts.overrides.append(OVERRIDES[name])
-    setattr(facts, name, stated if override is None else override)
-    if getattr(facts, name) is None:
-        facts.missing[name] = [tag_name(keyword)]
-
-
-def _read_injection(facts: Facts, headers: Sequence[Header], scan: Scan, known: Nuclide) -> None:
-    items = [header.items("RadiopharmaceuticalInformationSequence") for header in headers]
-    if any(len(item) > 1 for item in items):
-        raise TheraflowError(
-            f"{tag_name('RadiopharmaceuticalInformationSequence')} lists several injections; theraflow needs one."
-        )
-    doses = [item[0] if item else Header({}) for item in items]
-    for item in doses:
-        _refuse_other_nuclide(item, known)
-    half_life = _common(facts, doses, "RadionuclideHalfLife", number)
-    facts.half_life_s = half_life or known.half_life_s
-    if abs(facts.half_life_s / known.half_life_s - 1.0) > _SAME_HALF_LIFE:
-        raise TheraflowError(
-            f"{tag_name('RadionuclideHalfLife')} of {half_life:g} s does not belong to {known.name} "
-            f"({known.half_life_s:g} s), the nuclide of tracer {scan.tracer}; correct the tracer in "
-            "scans.tsv or the configuration."
-        )
-    if not half_life and facts.modality == "PT" and all(items):
-        facts.flags.append(
-            f"{tag_name('RadionuclideHalfLife')} missing: that of {known.name}, the tracer's nuclide, taken"
-        )
-    dose = _common(facts, doses, "RadionuclideTotalDose", number)
-    if dose is not None and scan.injected_mbq is None:
-        dose = _dose_bq(facts, dose)
-    elif dose is not None:
-        dose = dose * 1e6 if dose < _DOSE_IN_MBQ_BELOW else dose
-    override = None if scan.injected_mbq is None else scan.injected_mbq * 1e6
-    _take(facts, "injected_bq", "RadionuclideTotalDose", dose, override)
-    _read_injection_time(facts, doses, scan, text(headers[0], "TimezoneOffsetFromUTC"))
-    if not all(items):
-        for name in ("injected_bq", "injected_at"):
-            if name in facts.missing:
-                within = tag_name("RadiopharmaceuticalInformationSequence")
-                facts.missing[name] = [f"{tag} of {within}" for tag in facts.missing[name]]
-
-
-def _refuse_other_nuclide(item: Header, known: Nuclide) -> None:
-    for code in item.items("RadionuclideCodeSequence"):
-        meaning = text(code, "CodeMeaning") or ""
-        try:
-            stated = nuclide(meaning)
-        except TheraflowError:
-            continue  # written in no way that we know; the half-life is compared, too
-        if stated != known:
-            raise TheraflowError(
-                f"{tag_name('RadionuclideCodeSequence')} says {meaning}, but the nuclide of the tracer is "
-                f"{known.name}; correct the tracer in scans.tsv or the configuration."
-            )
-
-
-def _dose_bq(facts: Facts, dose: float) -> float:
-    """The dose in Bq by its size; NM states MBq (PS3.3 C.8.4.10), PET Bq, and practice confuses them."""
-    in_mbq_below = _DOSE_IN_BQ_ABOVE / 10 if facts.modality == "NM" else _DOSE_IN_MBQ_BELOW
-    if 0 < dose < in_mbq_below:
-        if facts.modality != "NM":
-            facts.flags.append(f"{tag_name('RadionuclideTotalDose')} is {dose:g}: taken as MBq")
-        return dose * 1e6
-    if in_mbq_below <= dose < _DOSE_IN_BQ_ABOVE or dose > _DOSE_BQ_AT_MOST:
-        raise TheraflowError(
-            f"{tag_name('RadionuclideTotalDose')} of {dose:g} is plausible neither in Bq nor in MBq; give "
-            "injected_mbq in scans.tsv."
-        )
-    return dose
-
-
-def _read_injection_time(facts: Facts, doses: Sequence[Header], scan: Scan, offset: str | None) -> None:
-    whole = _common(facts, doses, "RadiopharmaceuticalStartDateTime", lambda item, name: moment(item, name, offset))
-    clock = _common(facts, doses, "RadiopharmaceuticalStartTime", time)
-    for keyword in ("RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime"):
-        facts.missing.pop(keyword, None)
-    stated = whole
-    if whole is not None and clock is not None:
-        apart = abs((datetime.datetime.combine(whole.date(), clock) - whole).total_seconds())
-        if min(apart, 86400 - apart) > INJECTION_TIMES_AGREE_S:
-            facts.flags.append(
-                f"{tag_name('RadiopharmaceuticalStartDateTime')} and "
-                f"{tag_name('RadiopharmaceuticalStartTime')} differ by {min(apart, 86400 - apart):.0f} s: "
-                "the first taken"
-            )
-    lacks_date = facts.half_life_s > _HALF_LIFE_WITH_DATE_S
-    if whole is None and clock is not None and not lacks_date:
-        stated = _day_of(facts, clock, tag_name("RadiopharmaceuticalStartTime"))
-    facts.stated["injected_at"] = stated
-    override = None
-    if scan.injected_at is not None:
-        override = _override_time(facts, scan.injected_at, lacks_date)
-        facts.overrides.append("injected_at")
-    facts.injected_at = override or stated
-    if facts.injected_at is None and not (clock is not None and not lacks_date):
-        name = tag_name("RadiopharmaceuticalStartDateTime")
-        if clock is not None:
-            name += f" (a time alone does not tell the day, half-life {facts.half_life_s / 3600:.3g} h)"
-        facts.missing["injected_at"] = [name]
-
-
-def _day_of(facts: Facts, time: datetime.time, source: str) -> datetime.datetime | None:
-    """The last such time before the scan; None where the time of the scan is not known either."""
-    if facts.acquired_at is None:
+def _height_m(facts: Facts, height: float | None) -> float | None:
+    if height is None:
         return None
-    found = datetime.datetime.combine(facts.acquired_at.date(), time)
-    if found > facts.acquired_at:
-        facts.flags.append(f"{source} is later in the day than the scan: taken as the day before")
-        found -= datetime.timedelta(days=1)
-    return found
-
-
-def _override_time(facts: Facts, value: str, lacks_date: bool) -> datetime.datetime | None:
-    refusal = TheraflowError(
-        f"injected_at in scans.tsv is {value!r}; write date and time as 2023-05-31T09:45:00"
-        + ("." if lacks_date else ", or the time alone as 09:45:00.")
-    )
-    value = value.strip()
-    try:
-        if ":" in value[:3]:
-            if lacks_date:
-                raise refusal
-            return _day_of(facts, datetime.time.fromisoformat(value), "injected_at in scans.tsv")
-        if len(value) <= len("2023-05-31"):
-            raise refusal
-        return datetime.datetime.fromisoformat(value).replace(tzinfo=None)
-    except ValueError as error:
-        raise refusal from error
+    in_cm = height > _HEIGHT_IN_CM_ABOVE
+    metres = height / 100.0 if in_cm else height
+    if not _HEIGHT_M[0] <= metres <= _HEIGHT_M[1]:
+        facts.flags.append(f"{tag_name('PatientSize')} of {height:g} is implausible in m and in cm: left out")
+        return None
+    if in_cm:
+        facts.flags.append(f"{tag_name('PatientSize')} is {height:g}: taken as cm")
+    return metres

@@ -15,6 +15,8 @@ _MACROS = (
     "FrameContentSequence", "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
     "PixelValueTransformationSequence",
 )  # fmt: skip
+# An energy window: lower and upper limit in keV of each of its ranges.
+Window = tuple[tuple[float, float], ...]
 # What else than a slice a frame of an NM reconstruction may stand for (PS3.3 C.8.4.8).
 _NM_VECTORS = {
     "EnergyWindowVector": "energy windows", "RRIntervalVector": "cardiac intervals", "TimeSlotVector": "time slots",
@@ -87,10 +89,9 @@ def _only(header: Header, keyword: str) -> Header:
 def _nuclear(instance: Instance, photopeak_kev: float | None) -> tuple[tuple[Slice, ...], tuple[str, ...]]:
     """The slices of an NM reconstruction (PS3.3 C.8.4.15): one position for the first, the others by their distance."""
     header = instance.header
-    frames = np.arange(integer(header, "NumberOfFrames") or 1)
-    window = _energy_window(header, photopeak_kev)
-    if window is not None:
-        frames = frames[np.array(_vector(header, "EnergyWindowVector", len(frames))) == window]
+    headers = headers_of_frames(instance)
+    frames = np.flatnonzero(choose_window([window_of(own) for own in headers], photopeak_kev))
+    header = headers[frames[0]]
     for keyword, what in _NM_VECTORS.items():
         values = _vector(header, keyword, None)
         if values and (len(values) <= frames.max() or len({values[frame] for frame in frames}) > 1):
@@ -133,33 +134,77 @@ def _vector(header: Header, keyword: str, length: int | None) -> tuple[int, ...]
     return found
 
 
-def _energy_window(header: Header, photopeak_kev: float | None) -> int | None:
-    """The number of the energy window that is wanted, counted from 1; None where there is but one."""
+def headers_of_frames(instance: Instance) -> tuple[Header, ...]:
+    """A header for each frame of an NM object, in which only the frame's own energy window is left.
+
+    Raises:
+        TheraflowError: an impossible number of frames; EnergyWindowVector does not fit the frames or the windows.
+    """
+    header = instance.header
+    count = integer(header, "NumberOfFrames") or 1
+    if not 1 <= count <= instance.file.size:
+        raise TheraflowError(f"{tag_name('NumberOfFrames')} is {count}, which its pixels do not hold; export it again.")
     windows = header.items("EnergyWindowInformationSequence")
-    if len(set(integers(header, "EnergyWindowVector") or ())) < 2:
-        return None
-    ranges = [_range_kev(window) for window in windows]
-    listed = ", ".join(f"{low:g} to {high:g} keV" for low, high in ranges)
-    if photopeak_kev is None:
+    if len(set(_vector(header, "EnergyWindowVector", None))) < 2:
+        return (header,) * count
+    numbers_ = _vector(header, "EnergyWindowVector", count)
+    if not all(1 <= number_ <= len(windows) for number_ in numbers_):
+        raise TheraflowError(
+            f"{tag_name('EnergyWindowVector')} does not fit {tag_name('EnergyWindowInformationSequence')} with "
+            f"{len(windows)} items; export it again."
+        )
+    tag = ELEMENTS["EnergyWindowInformationSequence"][0]
+    own = {k: header.overlaid(Header({tag: (windows[k - 1],)}, header.order)) for k in set(numbers_)}
+    return tuple(own[k] for k in numbers_)
+
+
+def choose_window(windows: Sequence[Window | None], photopeak_kev: float | None) -> np.ndarray:
+    """Which frames are of the energy window that the photopeak lies in, shape (frames,), bool.
+
+    Args:
+        windows: of each frame; None where not stated.
+        photopeak_kev: None where the configuration does not say it: then there must be one window only.
+
+    Raises:
+        TheraflowError: none or several windows come into question.
+    """
+    found = list(dict.fromkeys(windows))
+    listed = "; ".join("not stated" if one is None else window_text(one) for one in found)
+    if photopeak_kev is None or None in found:
+        if len(found) == 1:
+            return np.ones(len(windows), bool)
         raise TheraflowError(
             f"it holds several energy windows ({listed}); set photopeak_kev of its tracer in the configuration."
+            if None not in found
+            else f"an energy window has no {tag_name('EnergyWindowRangeSequence')}; export it again."
         )
-    fitting = [k for k, (low, high) in enumerate(ranges, start=1) if low <= photopeak_kev <= high]
+    fitting = [one for one in found if any(low <= photopeak_kev <= high for low, high in one)]
     if len(fitting) != 1:
         raise TheraflowError(
-            f"the photopeak of {photopeak_kev:g} keV lies in {len(fitting)} of its windows ({listed})."
+            f"the photopeak of {photopeak_kev:g} keV lies in {len(fitting)} of its energy windows ({listed}); correct "
+            "photopeak_kev of its tracer in the configuration or choose another series."
         )
-    return fitting[0]
+    return np.array([one == fitting[0] for one in windows])
 
 
-def _range_kev(window: Header) -> tuple[float, float]:
-    limits = [
+def window_of(header: Header) -> Window | None:
+    """The energy window of an image, which may have several ranges; None where it is not stated.
+
+    A PET object, in which some scanners store SPECT, has the ranges without a sequence of windows around them.
+    """
+    (window, *others) = header.items("EnergyWindowInformationSequence") or (header,)
+    ranges = [
         (number(item, "EnergyWindowLowerLimit"), number(item, "EnergyWindowUpperLimit"))
         for item in window.items("EnergyWindowRangeSequence")
     ]
-    if not limits or any(None in pair for pair in limits):
-        raise TheraflowError(f"an energy window has no {tag_name('EnergyWindowRangeSequence')}; export it again.")
-    return min(low for low, _ in limits), max(high for _, high in limits)
+    if others or not ranges or any(None in pair for pair in ranges):
+        return None
+    return tuple(ranges)
+
+
+def window_text(window: Window) -> str:
+    """`187.2 to 228.8 keV`, for messages."""
+    return " and ".join(f"{low:g} to {high:g} keV" for low, high in window)
 
 
 def _with_numbers(**elements: Sequence[float]) -> Header:

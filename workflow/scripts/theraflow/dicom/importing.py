@@ -1,6 +1,5 @@
 """A scan's CT and its emission image: from the folder of DICOM to NIfTI with a sidecar."""
 
-import datetime
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.activity import quantify_activity
+from theraflow.dicom.activity import Counted, is_calibrated, quantify_activity
+from theraflow.dicom.camera import Counting, count_rescale, counting_section, read_calibration, read_counting
 from theraflow.dicom.choice import SERIES_COLUMNS, Choice, choose_ct, choose_emission, series_table
 from theraflow.dicom.decay import Quantification
 from theraflow.dicom.facts import Facts, read_facts
-from theraflow.dicom.header import tag_name, text
-from theraflow.dicom.identity import anonymous_errors, without_identity
+from theraflow.dicom.frames import window_of
+from theraflow.dicom.header import tag_name
+from theraflow.dicom.identity import anonymous_errors
 from theraflow.dicom.index import Index, read_index
+from theraflow.dicom.normalisation import normalisations
 from theraflow.dicom.series import Kind
+from theraflow.dicom.sidecar import injection_section, iso, log_flags, own_words, scan_section
 from theraflow.dicom.suv import quantify_suv
 from theraflow.dicom.volume import Stack, ct_slices, rescale, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
@@ -37,7 +40,7 @@ def import_ct(scan: Scan, output: Path | str) -> None:
         TheraflowError: no or no single such CT; broken, truncated, missing or contradictory slices.
     """
     index = read_index(scan.dicom)
-    with anonymous_errors(index.identity, _own_words(scan)):
+    with anonymous_errors(index.identity, own_words(scan)):
         index.whole()
         emission = None
         if any(one.modality in ("PT", "NM") for one in index.series):
@@ -52,8 +55,8 @@ def import_ct(scan: Scan, output: Path | str) -> None:
         sidecar = {
             "quantity": "HU",
             "unit": "HU",
-            **_identity(scan, choice),
-            "acquired_at": _iso(started),
+            **scan_section(scan, choice),
+            "acquired_at": iso(started),
             "flags": flags,
         }
         write_sidecar(sidecar, output)
@@ -64,7 +67,8 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
 
     Args:
         scan: the row of scans.tsv with its overrides.
-        tracer: configuration of its tracer: `radiopharmaceutical`, `nuclide`, `quantity`.
+        tracer: configuration of its tracer: `radiopharmaceutical`, `nuclide`, `quantity`, and for SPECT with several
+            energy windows or in counts `photopeak_kev` and `calibration`.
         output: `pet.nii.gz` or `spect.nii.gz` (float32), with a sidecar; beside it `pet.series.tsv`, which says of
             each series of the folder what it is and why it was taken or not.
 
@@ -73,23 +77,32 @@ def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -
             contradictory slices.
     """
     index = read_index(scan.dicom)
-    with anonymous_errors(index.identity, _own_words(scan)):
+    with anonymous_errors(index.identity, own_words(scan)):
         index.whole()
         choice = choose_emission(index, scan.quantity, scan.series)
         stack = stack_slices(choice.series, tracer.get("photopeak_kev"))
         facts = read_facts(stack.headers, scan, tracer, f"{scan.dicom}, {choice.series}")
-        quantification = quantify_suv(facts) if scan.quantity == "suv" else quantify_activity(facts)
+        counted = _counted(stack, facts, tracer)
+        quantification = quantify_suv(facts) if scan.quantity == "suv" else quantify_activity(facts, counted)
         write_nifti(_emission_slices(stack, facts, quantification), stack.grid, np.float32, output)
         sidecar = _emission_sidecar(scan, tracer, choice, facts, quantification)
-        sidecar["flags"] = [without_identity(f, index.identity, _own_words(scan)) for f in (*stack.flags, *facts.flags)]
-        for flag in sidecar["flags"]:
-            logger.warning("%s: %s", scan.scan, flag)
+        if scan.quantity == "activity":
+            counting = counted.counting if counted else Counting(window_kev=window_of(stack.headers[0]))
+            sidecar["activity"] |= counting_section(counting, counted.calibration if counted else None)
+        sidecar["flags"] = log_flags(scan, index.identity, (*stack.flags, *facts.flags))
         write_sidecar(sidecar, output)
         _write_series(index, scan, choice, sidecar_path(output).with_suffix(".series.tsv"))
 
 
-def _own_words(scan: Scan) -> str:
-    return f"{scan.patient} {scan.scan}"
+def _counted(stack: Stack, facts: Facts, tracer: Mapping[str, Any]) -> Counted | None:
+    """What is needed of an NM series in counts; None where it is in Bq/mL, or the configuration has no calibration."""
+    calibration = read_calibration(tracer)
+    if calibration is None or facts.modality != "NM" or is_calibrated(facts):
+        return None
+    try:
+        return Counted(read_counting(stack.headers), calibration, float(np.prod(stack.grid.spacing)) / 1000.0)
+    except TheraflowError as error:
+        raise TheraflowError(f"{facts.where}: {error}") from error
 
 
 def _write_series(index: Index, scan: Scan, emission: Choice, path: Path) -> None:
@@ -99,7 +112,7 @@ def _write_series(index: Index, scan: Scan, emission: Choice, path: Path) -> Non
             choices.append(choose_ct(index, emission.series, scan.series))
         except TheraflowError:
             logger.info("no CT goes with the emission image; the import of the CT says why")
-    write_tsv(series_table(index, *choices, allowed=_own_words(scan)), path, SERIES_COLUMNS)
+    write_tsv(series_table(index, *choices, allowed=own_words(scan)), path, SERIES_COLUMNS)
 
 
 def _emission_sidecar(
@@ -112,19 +125,19 @@ def _emission_sidecar(
         "decay_correction": facts.decay_correction,
         "units": facts.units,
     }
+    if suv:
+        conversion |= {
+            "suv_type": "BW",
+            "suv_type_in_header": facts.suv_type,
+            "reference_time": iso(quantification.reference_time),
+            "reference_time_source": quantification.reference_source,
+            "normalisations": normalisations(facts),
+        }
     return {
         "quantity": "SUVbw" if suv else "activity concentration",
         "unit": "g/mL" if suv else "Bq/mL",
-        **_identity(scan, choice),
-        "acquired_at": _iso(facts.acquired_at),
-        "radiopharmaceutical": tracer["radiopharmaceutical"],
-        "nuclide": tracer["nuclide"],
-        "injected_at": _iso(facts.injected_at),
-        "injected_mbq": None if facts.injected_bq is None else facts.injected_bq / 1e6,
-        "weight_kg": facts.weight_kg,
-        "height_cm": None if facts.height_m is None else facts.height_m * 100.0,
-        "sex": facts.sex,
-        "time_after_injection_h": _hours_after_injection(facts),
+        **scan_section(scan, choice),
+        **injection_section(tracer, facts),
         "suv": conversion if suv else None,
         "activity": None if suv else conversion,
         "overrides": facts.overrides,
@@ -134,6 +147,8 @@ def _emission_sidecar(
 def _emission_slices(stack: Stack, facts: Facts, quantification: Quantification) -> Iterator[np.ndarray]:
     if facts.real_world is not None and facts.units != "BQML":
         scales = facts.real_world
+    elif facts.modality == "NM" and not is_calibrated(facts):
+        scales = [count_rescale(one) for one in stack.slices]
     else:
         scales = [rescale(one) for one in stack.slices]
     factors = quantification.factors
@@ -145,28 +160,3 @@ def _emission_slices(stack: Stack, facts: Facts, quantification: Quantification)
     slopes = [slope * factor for (slope, _), factor in zip(scales, factors, strict=True)]
     intercepts = [intercept * factor for (_, intercept), factor in zip(scales, factors, strict=True)]
     return scaled_slices(stack, slopes, intercepts)
-
-
-def _identity(scan: Scan, choice: Choice) -> dict[str, Any]:
-    header = choice.series.header
-    return {
-        "patient": scan.patient,
-        "scan": scan.scan,
-        "tracer": scan.tracer,
-        "timepoint": scan.timepoint,
-        "series_instance_uid": choice.series.uid,
-        "series_chosen_because": choice.reason,
-        "frame_of_reference_uid": choice.series.frame_of_reference,
-        "virtual_patient": text(header, "Manufacturer") == "theraflow"
-        and text(header, "ManufacturerModelName") == "virtual patient",
-    }
-
-
-def _iso(time: datetime.datetime | None) -> str | None:
-    return None if time is None else time.isoformat()
-
-
-def _hours_after_injection(facts: Facts) -> float | None:
-    if facts.acquired_at is None or facts.injected_at is None:
-        return None
-    return (facts.acquired_at - facts.injected_at).total_seconds() / 3600.0
