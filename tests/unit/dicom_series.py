@@ -16,6 +16,7 @@ CLASSES = {
     "PT": "1.2.840.10008.5.1.4.1.1.128",
     "NM": "1.2.840.10008.5.1.4.1.1.20",
 }
+ENHANCED = {"CT": "1.2.840.10008.5.1.4.1.1.2.1", "PT": "1.2.840.10008.5.1.4.1.1.130"}
 FRAME = "1.2.3.4"
 
 
@@ -125,3 +126,42 @@ def write_slices(template: Dataset, stored: np.ndarray, folder: Path, changes=()
         dataset.PixelData = pixels.astype(np.uint16).tobytes()
         paths.append(write(dataset, folder / f"{97 - k:03d}"))
     return paths
+
+
+def enhanced(modality: str, stored: np.ndarray, order=None, slopes=None, changes=None) -> Dataset:
+    """One multi-frame object (Enhanced CT or PET), frame k at z = 30 + 4 * order[k]; `changes[k]`: of its content.
+
+    Orientation and pixel measures are shared; place, rescale and times are of the frame.
+    """
+    dataset = image(modality, shape=stored.shape[1:])
+    moved = ("PixelSpacing", "SliceThickness", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+    measures, orientation = Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = dataset.PixelSpacing, dataset.SliceThickness
+    orientation.ImageOrientationPatient = dataset.ImageOrientationPatient
+    for keyword in moved:
+        delattr(dataset, keyword)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = ENHANCED[modality]
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    shared = Dataset()
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([orientation])
+    dataset.SharedFunctionalGroupsSequence = Sequence([shared])
+    frames = []
+    for k, place in enumerate(order if order is not None else range(len(stored))):
+        frame, content, position, values = Dataset(), Dataset(), Dataset(), Dataset()
+        content.FrameAcquisitionDateTime = f"202305011100{int(place):02d}"
+        content.StackID, content.InStackPositionNumber, content.TemporalPositionIndex = "1", int(place) + 1, 1
+        for keyword, value in (changes[k] if changes else {}).items():
+            setattr(content, keyword, value)
+        position.ImagePositionPatient = [10.0, 20.0, 30.0 + 4.0 * place]
+        values.RescaleSlope, values.RescaleIntercept = (slopes[k] if slopes is not None else 1), 0
+        values.RescaleType = "HU" if modality == "CT" else "US"
+        if modality == "CT":
+            values.RescaleIntercept = -1024
+        frame.FrameContentSequence, frame.PlanePositionSequence = Sequence([content]), Sequence([position])
+        frame.PixelValueTransformationSequence = Sequence([values])
+        frames.append(frame)
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    dataset.NumberOfFrames = len(frames)
+    dataset.PixelData = stored.astype(np.uint16).tobytes()
+    return dataset

@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 from dicom_series import ct, pet, spect, write, write_slices
+from pydicom import Dataset
 
 from theraflow.dicom import modalities
 from theraflow.dicom.choice import choose_ct, choose_emission
 from theraflow.dicom.index import Index, read_index
+from theraflow.dicom.series import Kind
 from theraflow.dicom.volume import ct_slices, stack_slices
 from theraflow.errors import TheraflowError
 
@@ -164,3 +166,188 @@ def test_planning_loads_no_heavy_library():
     heavy = "('numpy', 'SimpleITK', 'pydicom')"
     code = f"import sys, theraflow.dicom; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+
+
+def told(dataset, places, folder):
+    """The kinds that the index tells of a series with a slice at each place."""
+    for k, place in enumerate(places):
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.{k + 1}"
+        if place is not None:
+            dataset.ImagePositionPatient = place
+        dataset.PixelData = np.zeros((dataset.Rows, dataset.Columns, dataset.SamplesPerPixel), np.uint16).tobytes()
+        write(dataset, folder / str(k))
+    return [series.kind for series in read_index(folder).whole().series]
+
+
+UPWARDS = [[0, 0, 3 * k] for k in range(4)]
+CORONAL, SAGITTAL, OBLIQUE = [1, 0, 0, 0, 0, -1], [0, 1, 0, 0, 0, -1], [0.8, 0.6, 0, -0.36, 0.48, 0.8]
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+# ImageType as scanners write it: GE LightSpeed and Discovery, Siemens SOMATOM and Biograph (`CT_SOM5 ...`), Philips
+# Brilliance, Canon Aquilion.
+@pytest.mark.parametrize(
+    ("what", "changes", "kind"),
+    [
+        ("ORIGINAL PRIMARY AXIAL", {}, Kind.CT),
+        ("ORIGINAL PRIMARY AXIAL|CT_SOM5 SPI", {}, Kind.CT),
+        ("ORIGINAL PRIMARY AXIAL HELIX", {}, Kind.CT),
+        ("DERIVED PRIMARY AXIAL|CT_SOM5 MPR", {}, Kind.CT),
+        ("DERIVED SECONDARY REFORMATTED AVERAGE", {}, Kind.CT),
+        ("DERIVED SECONDARY REFORMATTED AVERAGE", {"ImageOrientationPatient": CORONAL}, Kind.CT_REFORMATTED),
+        ("DERIVED PRIMARY AXIAL|CT_SOM5 MPR", {"ImageOrientationPatient": SAGITTAL}, Kind.CT_REFORMATTED),
+        ("ORIGINAL PRIMARY LOCALIZER", {"ImageOrientationPatient": CORONAL}, Kind.CT_SCOUT),
+        ("ORIGINAL PRIMARY LOCALIZER|CT_SOM5 TOP", {"ImageOrientationPatient": CORONAL}, Kind.CT_SCOUT),
+        ("DERIVED PRIMARY AXIAL|CT_SOM5 MIP", {}, Kind.CT_PROJECTION),
+        ("DERIVED SECONDARY REFORMATTED|MIN IP", {}, Kind.CT_PROJECTION),
+        ("DERIVED SECONDARY|PROJECTION IMAGE", {}, Kind.CT_PROJECTION),
+        ("DERIVED SECONDARY|SCREEN SAVE", {}, Kind.SCREENSHOT),
+        ("DERIVED SECONDARY OTHER|CT_SOM5 PROT", {}, Kind.SCREENSHOT),
+        ("DERIVED SECONDARY OTHER", {"ImageOrientationPatient": None}, Kind.SCREENSHOT),
+        ("DERIVED SECONDARY AXIAL", {"SamplesPerPixel": 3}, Kind.SCREENSHOT),
+        ("DERIVED SECONDARY", {"SOPClassUID": CAPTURE}, Kind.SCREENSHOT),
+    ],
+)
+def test_kinds_of_ct(tmp_path, what, changes, kind):
+    dataset = ct()
+    words, *phrases = what.split("|")
+    dataset.ImageType = [*words.split(), *phrases]
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    assert told(dataset, UPWARDS, tmp_path) == [kind]
+
+
+SIEMENS = ["NORM", "DTIM", "ATTN", "SCAT", "DECY", "RAN"]
+PHILIPS_UNCORRECTED = ["DECY", "RADL", "DTIM", "RAN", "NORM"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"CorrectedImage": SIEMENS}, Kind.PET),
+        ({"CorrectedImage": SIEMENS, "ImageType": ["DERIVED", "SECONDARY"]}, Kind.PET),
+        ({"CorrectedImage": SIEMENS, "SeriesType": ["STATIC", "IMAGE"], "Units": "GML"}, Kind.PET),
+        ({"CorrectedImage": ["NORM", "DTIM", "DECY"]}, Kind.PET_UNCORRECTED),
+        ({"CorrectedImage": PHILIPS_UNCORRECTED, "Units": "CNTS"}, Kind.PET_UNCORRECTED),
+        ({"SeriesType": ["DYNAMIC", "IMAGE"]}, Kind.PET_DYNAMIC),
+        ({"SeriesType": ["GATED", "IMAGE"]}, Kind.PET_GATED),
+        ({"SeriesType": ["WHOLE BODY", "REPROJECTION"]}, Kind.PET_PROJECTION),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, Kind.PET_PROJECTION),
+        ({"ImageType": ["DERIVED", "SECONDARY", "PROJECTION IMAGE"]}, Kind.PET_PROJECTION),
+        ({"Units": "MLMINML"}, Kind.PET_PARAMETRIC),  # Patlak
+        ({"Units": "1CM", "ImageType": ["ORIGINAL", "PRIMARY", "TRANSMISSION"]}, Kind.PET_PARAMETRIC),  # attenuation
+        ({"ImageType": ["DERIVED", "PRIMARY"], "SamplesPerPixel": 3}, Kind.SCREENSHOT),  # fused with CT, in colour
+        ({"ImageType": ["DERIVED", "PRIMARY"], "SOPClassUID": CAPTURE}, Kind.SCREENSHOT),
+    ],
+)
+def test_kinds_of_pet(tmp_path, changes, kind):
+    dataset = pet()
+    for keyword, value in changes.items():
+        setattr(dataset, keyword, value)
+    assert told(dataset, UPWARDS, tmp_path) == [kind]
+
+
+@pytest.mark.parametrize(
+    ("meaning", "kind"),
+    [
+        ("177 Lutetium", Kind.SPECT_AS_PET),
+        ("^131^Iodine", Kind.SPECT_AS_PET),
+        ("^18^Fluorine", Kind.PET),
+        ("?", Kind.PET),
+    ],
+)
+def test_a_single_photon_emitter_stored_as_pt_is_a_spect(tmp_path, meaning, kind):
+    dataset, code = pet(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "C-101ED", "99SDM", meaning
+    dataset.RadiopharmaceuticalInformationSequence[0].RadionuclideCodeSequence = [code]
+    assert told(dataset, UPWARDS, tmp_path) == [kind]
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        (["ORIGINAL", "PRIMARY", "RECON TOMO", "EMISSION"], Kind.SPECT),
+        (["DERIVED", "PRIMARY", "RECON TOMO"], Kind.SPECT),
+        (["ORIGINAL", "PRIMARY", "RECON TOMO", "TRANSMISSION"], Kind.SPECT_TRANSMISSION),
+        (["ORIGINAL", "PRIMARY", "RECON GATED TOMO", "EMISSION"], Kind.SPECT_GATED),
+        (["ORIGINAL", "PRIMARY", "TOMO", "EMISSION"], Kind.SPECT_PROJECTIONS),
+        (["ORIGINAL", "PRIMARY", "GATED TOMO", "EMISSION"], Kind.SPECT_PROJECTIONS),
+        (["ORIGINAL", "PRIMARY", "WHOLE BODY", "EMISSION"], Kind.PLANAR_WHOLE_BODY),
+        (["ORIGINAL", "PRIMARY", "STATIC", "EMISSION"], Kind.PLANAR),
+        (["ORIGINAL", "PRIMARY", "DYNAMIC", "EMISSION"], Kind.PLANAR),
+        (["ORIGINAL", "PRIMARY"], Kind.OTHER),
+    ],
+)
+def test_kinds_of_nm(tmp_path, what, kind):
+    dataset = spect(STORED)
+    dataset.ImageType = what
+    write(dataset, tmp_path / "nm")
+    assert [series.kind for series in read_index(tmp_path).series] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class", "kind"),
+    [
+        ("SR", "1.2.840.10008.5.1.4.1.1.88.67", Kind.DOSE_REPORT),
+        ("SR", "1.2.840.10008.5.1.4.1.1.88.68", Kind.DOSE_REPORT),
+        ("SR", "1.2.840.10008.5.1.4.1.1.88.33", Kind.REPORT),
+        ("SEG", "1.2.840.10008.5.1.4.1.1.66.4", Kind.SEGMENTATION),
+        ("RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3", Kind.STRUCTURES),
+        ("OT", CAPTURE, Kind.SCREENSHOT),
+        ("OT", CAPTURE + ".4", Kind.SCREENSHOT),
+        ("PR", "1.2.840.10008.5.1.4.1.1.11.1", Kind.OTHER),
+        ("MR", "1.2.840.10008.5.1.4.1.1.4", Kind.OTHER),
+    ],
+)
+def test_kinds_of_what_is_no_measured_image(tmp_path, modality, sop_class, kind):
+    dataset = Dataset()
+    dataset.file_meta = ct().file_meta
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = sop_class
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.Modality, dataset.SeriesInstanceUID = modality, "1.2.3"
+    write(dataset, tmp_path / "object")
+    assert [series.kind for series in read_index(tmp_path).whole().series] == [kind]
+
+
+def test_scouts_and_reformats_in_the_axial_series_are_told_apart(tmp_path):
+    """As GE's workstations and some archives put them together under one SeriesInstanceUID."""
+    write_slices(ct(), np.ones((5, 4, 5)), tmp_path / "axial")
+    coronal = ct()
+    coronal.ImageOrientationPatient = CORONAL
+    write_slices(coronal, STORED, tmp_path / "coronal", [{"ImagePositionPatient": [0, 3 * k, 0]} for k in range(3)])
+    for k, orientation in enumerate((CORONAL, SAGITTAL)):
+        survey = ct()
+        survey.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        survey.ImageOrientationPatient = orientation
+        write_slices(survey, STORED[:1], tmp_path / f"survey{k}")
+    found = read_index(tmp_path).whole().series
+    assert {(one.kind, one.slices) for one in found} == {(Kind.CT, 5), (Kind.CT_REFORMATTED, 3), (Kind.CT_SCOUT, 2)}
+    assert len({one.uid for one in found}) == 1
+
+
+def test_one_oblique_slice_among_axial_ones_is_refused(tmp_path):
+    write_slices(ct(), np.ones((4, 4, 5)), tmp_path, [{}, {}, {}, {"ImageOrientationPatient": OBLIQUE}])
+    (series,) = read_index(tmp_path).whole().series
+    with pytest.raises(TheraflowError, match=r"ImageOrientationPatient \(0020,0037\) differs between"):
+        stack_slices(series)
+
+
+def test_anonymised_files_without_series_uid_are_grouped_by_folder_and_modality(tmp_path):
+    for name, template in (("a", pet()), ("a", ct()), ("b", ct())):
+        template.SeriesInstanceUID = ""
+        write_slices(template, STORED, tmp_path / name / template.Modality.lower())
+    found = read_index(tmp_path).whole().series
+    assert sorted((one.modality, one.slices) for one in found) == [("CT", 3), ("CT", 3), ("PT", 3)]
+
+
+def test_names_extensions_nesting_and_order_do_not_matter(tmp_path):
+    paths = write_slices(ct(), np.arange(60).reshape(3, 4, 5), tmp_path / "flat")
+    scattered = tmp_path / "scattered"
+    for place, path in zip(("z/y/x/1", "a.txt", "b/IM000.JPG"), paths, strict=True):
+        (scattered / place).parent.mkdir(parents=True, exist_ok=True)
+        (scattered / place).write_bytes(path.read_bytes())
+    (scattered / "DICOMDIR").symlink_to(paths[0])  # a slice may be called so, too
+    (scattered / "loop").symlink_to(scattered)
+    (one,), (other,) = read_index(tmp_path / "flat").series, read_index(scattered).whole().series
+    assert "second copies" in other.flags[0]
+    assert np.array_equal(list(ct_slices(stack_slices(one))), list(ct_slices(stack_slices(other))))

@@ -1,6 +1,7 @@
 """Which series of a folder a scan is measured in, which CT belongs to it, and why."""
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +18,26 @@ logger = logging.getLogger(__name__)
 
 # Series whose extent along the body is this fraction of the longest one's, or more, count as equally long.
 _SAME_EXTENT = 0.95
+# A CT that covers less of the emission image's length than this is of another examination, or tracks a bolus.
+_COVERS = 0.25
+# Fewer slices are no volume: bolus tracking, a slice to plan it, a picture.
+_SLICES_OF_A_VOLUME = 3
+# Kernels for lung and bone, which overshoot at edges and are noisy, as vendors name them: Siemens `B70f`, `Bl57d`; GE
+# `LUNG`, `BONEPLUS`, `EDGE`; Philips `L`, `YC`; Canon `FC51`.
+_SHARP_KERNEL = re.compile(r"[A-Z][a-z]?[5-9]\d[a-z]?|LUNG.*|BONE.*|EDGE|L|Y[A-E]|FC(3|5|8)\d", re.ASCII)
 # Of two CTs that are alike the nearer in time is taken, if it is nearer by this much.
 _NEARER_S = 300.0
 
 SERIES_COLUMNS = ("used_as", "kind", "modality", "slices", "extent_mm", "description", "acquired_at",
                   "frame_of_reference_uid", "series_instance_uid", "reason")  # fmt: skip
+
+
+class SeveralSeriesError(TheraflowError):
+    """Several series come into question; `candidates` are they."""
+
+    def __init__(self, sentence: str, candidates: tuple[Series, ...]) -> None:
+        super().__init__(sentence)
+        self.candidates = candidates
 
 
 @dataclass(frozen=True)
@@ -65,18 +81,23 @@ class _Selection:
             self.others.update({one: otherwise for one in self.candidates if one not in kept})
         self.candidates = kept
 
+    def ambiguous(self, why: str = "") -> SeveralSeriesError:
+        """That the user has to say which it is."""
+        names = "; ".join(str(one) for one in self.candidates)
+        return SeveralSeriesError(
+            f"{self.index.folder} holds {len(self.candidates)} series{why} that may be the {self.role}: {names}; set "
+            "`series` in scans.tsv to the SeriesInstanceUID of the right one.",
+            tuple(self.candidates),
+        )
+
     def choice(self) -> Choice:
         """The one that is left.
 
         Raises:
-            TheraflowError: several are left.
+            SeveralSeriesError: several are left.
         """
         if len(self.candidates) > 1:
-            names = "; ".join(str(one) for one in self.candidates)
-            raise TheraflowError(
-                f"{self.index.folder} holds {len(self.candidates)} series that may be the {self.role}: {names}; set "
-                "`series` in scans.tsv to the SeriesInstanceUID of the right one."
-            )
+            raise self.ambiguous()
         (series,) = self.candidates
         reason = "; ".join(self.reasons) or f"the only {series.kind}"
         logger.info("%s: %s (%s)", self.role, series.uid, reason)
@@ -87,8 +108,9 @@ def choose_emission(index: Index, quantity: str, forced: str | None) -> Choice:
     """The series that a scan is measured in.
 
     `suv`: an attenuation-corrected PET. `activity`: a reconstructed SPECT (Modality NM, or stored as PT) or a PET in
-    Bq/mL; calibrated goes before not calibrated, attenuation-corrected before not. Then the longest, then an original
-    before a derived one.
+    Bq/mL; calibrated goes before not calibrated. Then attenuation-corrected before not stated, axial before
+    reformatted, the longest, an original before a derived one, and each place shown once before several times. Nothing
+    is preferred between volumes of different studies or days, which are different scans.
 
     Args:
         index: all series of the folder.
@@ -105,15 +127,12 @@ def choose_emission(index: Index, quantity: str, forced: str | None) -> Choice:
         return chosen.choice()
     if quantity == "suv":
         wanted = {Kind.PET, Kind.SPECT_AS_PET}
-        chosen.require(lambda one: one.kind in wanted, "attenuation-corrected PET volume", "no such volume")
+        chosen.require(lambda one: one.kind in wanted, "attenuation-corrected PET", "no attenuation-corrected PET")
     else:
         wanted = {Kind.PET, Kind.SPECT_AS_PET, Kind.SPECT}
         chosen.require(lambda one: one.kind in wanted, "reconstructed volume", "no reconstructed volume")
         chosen.require(lambda one: one.modality == "NM" or in_bq_per_ml(one.header), "in Bq/mL", "PT not in Bq/mL")
-        chosen.prefer(lambda one: in_bq_per_ml(one.header), "in Bq/mL", "not in Bq/mL")
-        chosen.prefer(
-            lambda one: "ATTN" in (corrections(one.header) or ()), "attenuation-corrected", "not attenuation-corrected"
-        )
+    chosen.require(lambda one: one.slices >= _SLICES_OF_A_VOLUME, "a volume of slices", "too few slices for a volume")
     if not chosen.candidates:
         kind = (
             "attenuation-corrected PET (Modality PT, CorrectedImage with ATTN)"
@@ -121,13 +140,34 @@ def choose_emission(index: Index, quantity: str, forced: str | None) -> Choice:
             else "tomographic reconstruction (Modality NM, RECON TOMO) or PT in Bq/mL"
         )
         raise TheraflowError(f"{index.folder} holds no {kind}; it holds {index}.")
+    _refuse_several_scans(chosen)
+    if quantity != "suv":
+        chosen.prefer(lambda one: in_bq_per_ml(one.header), "in Bq/mL", "not in Bq/mL")
+    chosen.prefer(
+        lambda one: "ATTN" in (corrections(one.header) or ()),
+        "attenuation-corrected", "attenuation correction not stated",
+    )  # fmt: skip
+    chosen.prefer(lambda one: one.axial, "axial", "not axial")
     _prefer_longest(chosen)
-    chosen.prefer(lambda one: "DERIVED" not in (words(one.header, "ImageType") or ()), "original", "derived")
+    _prefer_original(chosen)
     return chosen.choice()
 
 
+def _refuse_several_scans(chosen: _Selection) -> None:
+    """Baseline and follow-up are told apart by the user, never by which is longer."""
+    studies = {text(one.header, "StudyInstanceUID") for one in chosen.candidates}
+    days = {one.acquired_at.date() for one in chosen.candidates if one.acquired_at is not None}
+    if len(studies) > 1 or len(days) > 1:
+        raise chosen.ambiguous(" of several studies or days")
+
+
 def choose_ct(index: Index, emission: Series | None, forced: str | None) -> Choice:
-    """The CT of an emission series: axial, the same FrameOfReferenceUID, longest, most slices, nearest in time.
+    """The CT of an emission series: an axial volume in the same FrameOfReferenceUID, if it can be of the same study.
+
+    Of several the longest is taken, then the nearest in time; of reconstructions of the same acquisition an original
+    before a derived one, each place shown once before several times, a soft kernel before one that is known to be
+    sharp (organ models and registration were made for soft ones), and most slices. Two that are still alike are left
+    to the user.
 
     Where the emission series states no frame of reference, the CT has to be the only one of the same study. Without an
     emission series any CT of the folder comes into question.
@@ -140,26 +180,34 @@ def choose_ct(index: Index, emission: Series | None, forced: str | None) -> Choi
     )
     if _force(chosen, forced):
         return chosen.choice()
-    chosen.require(lambda one: one.kind == Kind.CT, "axial", "not axial")
+
+    def same_study(one: Series) -> bool:
+        return text(one.header, "StudyInstanceUID") == text(emission.header, "StudyInstanceUID")
+
+    chosen.require(lambda one: one.kind == Kind.CT, "axial", "no axial CT")
     if emission is not None and emission.frame_of_reference:
         chosen.require(
             lambda one: one.frame_of_reference == emission.frame_of_reference,
             "in the frame of reference of the emission image", "in another frame of reference",
         )  # fmt: skip
     elif emission is not None:
-        study = text(emission.header, "StudyInstanceUID")
+        chosen.require(same_study, "of the same study", "of another study")
+    chosen.require(lambda one: one.places >= _SLICES_OF_A_VOLUME, "a volume of slices", "slices at too few places")
+    if emission is not None:
         chosen.require(
-            lambda one: text(one.header, "StudyInstanceUID") == study, "of the same study", "of another study"
-        )
-        if len(chosen.candidates) > 1:
-            return chosen.choice()
+            lambda one: one.extent_mm >= _COVERS * emission.extent_mm,
+            "covers the emission image", f"covers less than {_COVERS:.0%} of the emission image",
+        )  # fmt: skip
+    if emission is not None and not emission.frame_of_reference and len(chosen.candidates) > 1:
+        raise chosen.ambiguous()
     if not chosen.candidates:
         raise TheraflowError(
-            f"{index.folder} holds no axial CT in the frame of reference of the emission series; it holds {index}."
+            f"{index.folder} holds no axial CT in the frame of reference of the emission series that covers it; it "
+            f"holds {index}."
         )
+    if emission is not None:
+        chosen.prefer(same_study, "of the same study", "of another study")
     _prefer_longest(chosen)
-    most = max(one.slices for one in chosen.candidates)
-    chosen.prefer(lambda one: one.slices == most, "most slices", "fewer slices")
     if emission is not None and emission.acquired_at is not None:
         apart = {
             one: abs((one.acquired_at - emission.acquired_at).total_seconds())
@@ -168,6 +216,10 @@ def choose_ct(index: Index, emission: Series | None, forced: str | None) -> Choi
         }
         nearest = min(apart.values(), default=0.0) + _NEARER_S
         chosen.prefer(lambda one: apart.get(one, 0.0) < nearest, "nearest in time", "farther in time")
+    _prefer_original(chosen)
+    chosen.prefer(lambda one: not _is_sharp(one.header), "soft kernel", "sharp kernel")
+    most = max(one.slices for one in chosen.candidates)
+    chosen.prefer(lambda one: one.slices == most, "most slices", "fewer slices")
     return chosen.choice()
 
 
@@ -183,14 +235,24 @@ def _force(chosen: _Selection, forced: str | None) -> bool:
     named = any(one.uid in uids for one in chosen.candidates)
     if named:
         chosen.require(lambda one: one.uid in uids, "named in scans.tsv", "another is named in scans.tsv")
+        chosen.prefer(lambda one: one.kind != Kind.CT_SCOUT, "no scout", "scout")
+        chosen.prefer(lambda one: one.axial, "axial", "not axial")
         chosen.reasons = ["named in scans.tsv"]
-        chosen.prefer(lambda one: one.kind != Kind.CT_SCOUT, "", "scout")
     return named
 
 
 def _prefer_longest(chosen: _Selection) -> None:
     longest = max(one.extent_mm for one in chosen.candidates)
     chosen.prefer(lambda one: one.extent_mm >= _SAME_EXTENT * longest, "longest", "shorter")
+
+
+def _prefer_original(chosen: _Selection) -> None:
+    chosen.prefer(lambda one: "DERIVED" not in (words(one.header, "ImageType") or ()), "original", "derived")
+    chosen.prefer(lambda one: one.places == one.slices, "each place once", "several slices at one place")
+
+
+def _is_sharp(header: Header) -> bool:
+    return bool(_SHARP_KERNEL.fullmatch((words(header, "ConvolutionKernel") or ("",))[0]))
 
 
 def series_table(index: Index, *choices: Choice, allowed: str = "") -> list[dict[str, Any]]:

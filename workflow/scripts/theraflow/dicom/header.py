@@ -1,10 +1,12 @@
 """Values out of a DICOM header: present and meant, or None; never a default."""
 
 import datetime
+import math
 import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from theraflow.dicom.parse import ELEMENTS, Header
@@ -12,7 +14,9 @@ from theraflow.errors import TheraflowError
 
 # Binary value representations by their format; all others that are read as numbers are text (DS, IS).
 _BINARY = {"US": "H", "SS": "h", "UL": "I", "FL": "f", "FD": "d"}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+# Far longer than PS3.5 lets a number or a date be; more of a value is not shown in a message.
+_LONGEST_NUMBER = 64
 _DATE = re.compile(r"(\d{4})\.?(\d\d)\.?(\d\d)")  # with the points of ACR-NEMA, which PS3.5 still lets one read
 _TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?")
 _DATE_TIME = re.compile(r"(\d{8})(\d\d(?:\d\d(?:\d\d(?:\.\d{1,6})?)?)?)?([+-]\d{4})?")
@@ -27,14 +31,23 @@ def tag_name(keyword: str) -> str:
 def _decoded(raw: bytes) -> str:
     """Text of a header; what is not UTF-8 is read as Latin-1, which holds for the codes that numbers depend on."""
     try:
-        return raw.decode("utf-8").strip(" \0")
+        value = raw.decode("utf-8").strip(" \0")
     except UnicodeDecodeError:
-        return raw.decode("latin-1").strip(" \0")
+        value = raw.decode("latin-1").strip(" \0")
+    return printable(value)
+
+
+def printable(value: str) -> str:
+    """Text without line feeds, escapes and bytes of unreadable file names, which would break a sentence or a table."""
+    if value.isprintable():
+        return value
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
 
 
 def text(header: Header, keyword: str) -> str | None:
     """A string, or None where the element is absent or empty."""
-    return _decoded(header.raw(keyword) or b"") or None
+    # Behind a zero within lies what a wrong length has swallowed, or what an old vendor's buffer held before.
+    return _decoded((header.raw(keyword) or b"").strip(b" \0").partition(b"\0")[0]) or None
 
 
 def words(header: Header, keyword: str) -> tuple[str, ...] | None:
@@ -50,25 +63,42 @@ def numbers(header: Header, keyword: str, count: int | None = None) -> tuple[flo
         TheraflowError: the value is not `count` numbers.
     """
     raw = header.raw(keyword)
-    kind = ELEMENTS[keyword][1]
-    if not raw or (kind not in _BINARY and not raw.strip(b" \0")):
+    if not raw:
         return None
     try:
-        if kind in _BINARY:
-            found = tuple(float(value) for (value,) in struct.iter_unpack(header.order + _BINARY[kind], raw))
-        else:
-            found = tuple(_number(part) for part in _decoded(raw).split("\\"))
+        found = _numbers(raw, header.order + _BINARY.get(ELEMENTS[keyword][1], ""))
     except (struct.error, ValueError) as error:
         raise TheraflowError(f"{tag_name(keyword)} cannot be read as a number ({error}).") from error
-    if count is not None and len(found) != count:
+    if count is not None and len(found) not in (0, count):
         raise TheraflowError(f"{tag_name(keyword)} has {len(found)} values, not {count}.")
-    return found
+    return found or None
+
+
+@lru_cache(maxsize=1024)  # most values are the same in all slices of a series
+def _numbers(raw: bytes, kind: str) -> tuple[float, ...]:
+    """Numbers out of text, or of binary values of the type `kind`, as struct writes it: byte order and letter."""
+    if len(kind) > 1:
+        return tuple(_finite(float(value)) for (value,) in struct.iter_unpack(kind, raw))
+    value = _decoded(raw)
+    return tuple(_number(part) for part in value.split("\\")) if value else ()
 
 
 def _number(value: str) -> float:
-    if not _NUMBER.fullmatch(value.strip()):
-        raise ValueError(f"{value.strip()!r}")
-    return float(value)
+    value = value.strip()
+    if len(value) > _LONGEST_NUMBER or not _NUMBER.fullmatch(value):
+        raise ValueError(_shown(value))
+    return _finite(float(value))
+
+
+def _shown(value: str) -> str:
+    """A value that cannot be read, for messages: no more than its beginning, because a wrong length swallows others."""
+    return repr(value.partition("\N{REPLACEMENT CHARACTER}")[0][:_LONGEST_NUMBER])
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value}")
+    return value
 
 
 def number(header: Header, keyword: str) -> float | None:
@@ -84,16 +114,19 @@ def integers(header: Header, keyword: str) -> tuple[int, ...] | None:
         TheraflowError: a value is no whole number.
     """
     found = numbers(header, keyword)
-    if found is not None and any(value != int(value) for value in found):
-        raise TheraflowError(f"{tag_name(keyword)} must hold whole numbers.")
-    return None if found is None else tuple(int(value) for value in found)
+    return None if found is None else tuple(_whole(value, keyword) for value in found)
 
 
 def integer(header: Header, keyword: str) -> int | None:
     """One whole number, or None where the element is absent or empty."""
-    number(header, keyword)
-    found = integers(header, keyword)
-    return found[0] if found else None
+    found = number(header, keyword)
+    return None if found is None else _whole(found, keyword)
+
+
+def _whole(value: float, keyword: str) -> int:
+    if not value.is_integer():
+        raise TheraflowError(f"{tag_name(keyword)} must be a whole number, not {value:g}.")
+    return int(value)
 
 
 def date(header: Header, keyword: str) -> datetime.date | None:
@@ -127,11 +160,11 @@ def moment(header: Header, keyword: str, offset: str | None = None) -> datetime.
 
 
 def _read(header: Header, keyword: str, parse: Callable[[str], Any]) -> Any:
-    value = text(header, keyword)
+    value = _decoded(header.raw(keyword) or b"")
     try:
-        return None if value is None else parse(value)
-    except ValueError as error:
-        raise TheraflowError(f"{tag_name(keyword)} cannot be read as date or time ({value!r}).") from error
+        return parse(value) if value else None
+    except (ValueError, OverflowError) as error:  # an offset may lead out of the years that Python knows
+        raise TheraflowError(f"{tag_name(keyword)} cannot be read as date or time ({_shown(value)}).") from error
 
 
 def _parse_date(value: str) -> datetime.date:
@@ -206,8 +239,8 @@ class PrivateElement:
 
     def raw(self, header: Header) -> bytes | None:
         """The value as in the file, or None."""
-        base = self.group << 16
-        creators = {block: header.values[base + block] for block in range(0x10, 0x100) if base + block in header.values}
+        first, last = self.group << 16 | 0x10, self.group << 16 | 0xFF
+        creators = {tag & 0xFF: name for tag, name in header.values.items() if first <= tag <= last}
         for block, name in creators.items():
             if isinstance(name, bytes) and _decoded(name) == self.creator:
                 return self._at(header, block)
@@ -231,8 +264,10 @@ class PrivateElement:
             return _number(_decoded(raw)) or None
         except ValueError as error:
             if len(raw) == 4:
-                return struct.unpack(header.order + "f", raw)[0] or None
-            raise TheraflowError(f"{self} cannot be read as a number ({_decoded(raw)!r}).") from error
+                (value,) = struct.unpack(header.order + "f", raw)
+                if math.isfinite(value):
+                    return value or None
+            raise TheraflowError(f"{self} cannot be read as a number ({error}).") from error
 
     def moment(self, header: Header) -> datetime.datetime | None:
         """A date with time, or None where absent or empty.
@@ -243,8 +278,8 @@ class PrivateElement:
         value = _decoded(self.raw(header) or b"")
         try:
             return _parse_moment(value, text(header, "TimezoneOffsetFromUTC")) if value else None
-        except ValueError as error:
-            raise TheraflowError(f"{self} cannot be read as date and time ({value!r}).") from error
+        except (ValueError, OverflowError) as error:
+            raise TheraflowError(f"{self} cannot be read as date and time ({_shown(value)}).") from error
 
 
 # The time to which GE has corrected the decay, and what GE notes of the syringe.

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
-from theraflow.dicom.header import text
+from theraflow.dicom.header import printable, text
 from theraflow.dicom.parse import Header
 from theraflow.errors import TheraflowError
 
@@ -15,21 +16,26 @@ _SHORTEST = 3
 
 def identifying_words(header: Header) -> frozenset[str]:
     """The words of a header that tell who the patient is, in lower case."""
-    found = (text(header, keyword) or "" for keyword in _IDENTIFYING)
+    return _words(tuple(text(header, keyword) or "" for keyword in _IDENTIFYING))
+
+
+@cache  # as many different ones as there are patients
+def _words(found: tuple[str, ...]) -> frozenset[str]:
     words = (word for value in found for word in (value, *re.split(r"[\s^=,;._-]+", value)))
     return frozenset(word.lower() for word in words if len(word) >= _SHORTEST)
 
 
 def without_identity(sentence: str, identity: Iterable[str], allowed: str = "") -> str:
-    """A sentence in which every identifying word is blotted out, except those that occur in `allowed`.
+    """A printable sentence in which every identifying word is blotted out, except those that occur in `allowed`.
 
     File names and descriptions of series often hold the patient's name. `allowed` is what the user has written
     himself: his pseudonym may be the PatientID of data that are anonymous already.
     """
-    for word in sorted(identity, key=len, reverse=True):
-        if word not in allowed.lower():
+    lower, allowed = sentence.lower(), allowed.lower()
+    for word in sorted((word for word in identity if word in lower), key=len, reverse=True):
+        if word not in allowed:
             sentence = re.sub(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])", "…", sentence, flags=re.IGNORECASE)
-    return sentence
+    return printable(sentence)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """What lies in a folder of DICOM, in one pass over the headers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from theraflow.dicom.header import text, words
+from theraflow.dicom.header import tag_name, text, words
 from theraflow.dicom.identity import identifying_words
 from theraflow.dicom.parse import BrokenDicomError, read_file
 from theraflow.dicom.series import Instance, Series, numbers_or_none
@@ -65,6 +65,7 @@ def read_index(folder: Path | str) -> Index:
         raise TheraflowError(f"The folder {folder} does not exist; correct the column dicom of scans.tsv.")
     groups: dict[tuple[str, ...], list[Instance]] = {}
     broken: list[str] = []
+    strangers: list[Path] = []
     identity: set[str] = set()
     for path in _files(folder):
         try:
@@ -73,6 +74,7 @@ def read_index(folder: Path | str) -> Index:
             broken.append(str(error))
             continue
         if instance is None:
+            strangers.append(path)
             continue
         identity |= identifying_words(instance.header)
         uid = text(instance.header, "SeriesInstanceUID")
@@ -89,7 +91,41 @@ def read_index(folder: Path | str) -> Index:
             broken.append(str(error))
             continue
         series += [Series(part, flags) for part in _volumes(once)]
-    return Index(str(folder), tuple(series), tuple(broken), frozenset(identity))
+    alike = {_name_alike(one.path) for instances in groups.values() for one in instances}
+    broken += [
+        f"{path} is called like the DICOM files beside it but holds no DICOM; export it again or delete it."
+        for path in strangers
+        if _name_alike(path) in alike and _is_no_text(path)
+    ]
+    return Index(str(folder), _with_twins(series), tuple(broken), frozenset(identity))
+
+
+def _name_alike(path: Path) -> tuple[Path, str]:
+    """Folder and suffix; names of DICOM files mostly have none, or end with a number as a UID does."""
+    suffix = path.suffix.lower()
+    return path.parent, "" if suffix[1:].isdecimal() else suffix
+
+
+def _is_no_text(path: Path) -> bool:
+    """Whether a file that is no DICOM may be what is left of one: empty, or with zeros as no text has them."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    return not head or (b"\0" in head and head[128:132] != b"DICM")
+
+
+def _with_twins(series: Sequence[Series]) -> tuple[Series, ...]:
+    """The series, with a remark where a damaged SeriesInstanceUID may have split one in two."""
+    uids: dict[tuple[str | None, ...], set[str]] = {}
+    for one in series:
+        uids.setdefault(_number_in_study(one), set()).add(one.uid)
+    twins = {key for key, found in uids.items() if len(found) > 1 and None not in key}
+    remark = f"another series has the same {tag_name('SeriesNumber')}: a damaged SeriesInstanceUID may have split it"
+    return tuple(replace(one, flags=(*one.flags, remark)) if _number_in_study(one) in twins else one for one in series)
+
+
+def _number_in_study(one: Series) -> tuple[str | None, ...]:
+    keywords = ("StudyInstanceUID", "Modality", "FrameOfReferenceUID", "SeriesNumber")
+    return tuple(text(one.header, keyword) for keyword in keywords)
 
 
 def _files(folder: Path | str) -> Iterable[Path]:
@@ -118,6 +154,10 @@ def _read_instance(path: Path) -> Instance | None:
     absent = [keyword for keyword in ("Modality", "SeriesInstanceUID") if header.raw(keyword) is None]
     if absent:
         raise TheraflowError(f"{path} is broken or truncated DICOM without {', '.join(absent)}; export it again.")
+    if b"\0" in header.raw("SeriesInstanceUID").strip(b"\0 "):
+        raise TheraflowError(
+            f"{path} is broken DICOM: {tag_name('SeriesInstanceUID')} runs into the next element; export it again."
+        )
     if text(header, "Modality") in _IMAGES:
         if file.pixels_at is None:
             raise TheraflowError(f"{path} is truncated: it ends before its pixel data (7FE0,0010); export it again.")

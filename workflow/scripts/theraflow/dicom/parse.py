@@ -43,9 +43,11 @@ ELEMENTS: dict[str, tuple[int, str]] = {
     "TimezoneOffsetFromUTC": (0x00080201, "SH"),
     "SeriesDescription": (0x0008103E, "LO"),
     "ManufacturerModelName": (0x00081090, "LO"),
+    "ReferencedSeriesSequence": (0x00081115, "SQ"),
     "FrameType": (0x00089007, "CS"),
     "PatientName": (0x00100010, "PN"),
     "PatientID": (0x00100020, "LO"),
+    "IssuerOfPatientID": (0x00100021, "LO"),
     "PatientBirthDate": (0x00100030, "DA"),
     "PatientSex": (0x00100040, "CS"),
     "PatientSize": (0x00101020, "DS"),
@@ -59,7 +61,13 @@ ELEMENTS: dict[str, tuple[int, str]] = {
     "RadionuclideTotalDose": (0x00181074, "DS"),
     "RadionuclideHalfLife": (0x00181075, "DS"),
     "RadiopharmaceuticalStartDateTime": (0x00181078, "DT"),
+    "TableTraverse": (0x00181131, "DS"),
+    "ConvolutionKernel": (0x00181210, "SH"),
     "ActualFrameDuration": (0x00181242, "IS"),
+    "ScanVelocity": (0x00181300, "DS"),
+    "WholeBodyTechnique": (0x00181301, "CS"),
+    "ScanLength": (0x00181302, "IS"),
+    "ViewPosition": (0x00185101, "CS"),
     "FrameAcquisitionDateTime": (0x00189074, "DT"),
     "FrameReferenceDateTime": (0x00189151, "DT"),
     "FrameAcquisitionDuration": (0x00189220, "FD"),
@@ -124,18 +132,26 @@ ELEMENTS: dict[str, tuple[int, str]] = {
     "ViewCodeSequence": (0x00540220, "SQ"),
     "RadionuclideCodeSequence": (0x00540300, "SQ"),
     "RadiopharmaceuticalCodeSequence": (0x00540304, "SQ"),
+    "ImageID": (0x00540400, "SH"),
     "SeriesType": (0x00541000, "CS"),
     "Units": (0x00541001, "CS"),
     "SUVType": (0x00541006, "CS"),
     "DecayCorrection": (0x00541102, "CS"),
     "FrameReferenceTime": (0x00541300, "DS"),
     "DoseCalibrationFactor": (0x00541322, "DS"),
+    "SegmentSequence": (0x00620002, "SQ"),
+    "SegmentLabel": (0x00620005, "LO"),
+    "ReferencedFrameOfReferenceSequence": (0x30060010, "SQ"),
+    "RTReferencedStudySequence": (0x30060012, "SQ"),
+    "RTReferencedSeriesSequence": (0x30060014, "SQ"),
+    "StructureSetROISequence": (0x30060020, "SQ"),
+    "ROIName": (0x30060026, "LO"),
     "SharedFunctionalGroupsSequence": (0x52009229, "SQ"),
     "PerFrameFunctionalGroupsSequence": (0x52009230, "SQ"),
 }
 # Groups with private elements that the import knows (GE, Siemens, Philips): kept whole, because a private creator may
 # reserve any block of its group (PS3.5 7.8.1).
-_PRIVATE_GROUPS = frozenset({0x0009, 0x0071, 0x7053})
+_PRIVATE_GROUPS = frozenset({0x0009, 0x0033, 0x0071, 0x7053})
 _TEXT = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 # After these the length has two bytes; after the others four, behind two reserved ones (PS3.5 7.1.2).
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -158,8 +174,9 @@ _META_END, _FIRST_PIXELS, _PIXEL_DATA = 0x00030000, 0x7FE00008, 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
 # Real headers stay far below these; what lies above was made to exhaust the reader.
 _DEEPEST_NESTING = 32
-_MOST_ELEMENTS = 1_000_000
-_MOST_INFLATED_BYTES = 1 << 30
+_MOST_ITEMS = 500_000
+# A deflated file may inflate to this, or to so many times its own size if that is more: no image is as dense as a bomb.
+_INFLATED_BYTES, _INFLATED_TIMES = 1 << 28, 16
 _FIRST_READ = 1 << 14
 
 
@@ -171,6 +188,12 @@ _BARE_BEGINNINGS = (
     *(b"\x08\x00" + bytes([element, 0]) for element in _FIRST_ELEMENTS),
     *(b"\x00\x08\x00" + bytes([element]) for element in _FIRST_ELEMENTS),
 )
+
+
+# Where a compressed image states its size, and the markers of JPEG and JPEG-LS behind which it does.
+_CODESTREAM_HEADER = 4096
+_FRAME_MARKERS = frozenset({*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC})
+_META_BEGINNING = b"\x02\x00\x00\x00UL"
 
 
 class BrokenDicomError(Exception):
@@ -246,11 +269,19 @@ def read_file(path: Path | str) -> DicomFile | None:
         while True:
             buffer = os.pread(descriptor, min(wanted, size), 0)
             if buffer[128:132] != b"DICM" and not buffer.startswith(_BARE_BEGINNINGS):
+                if buffer[132:138] == _META_BEGINNING:
+                    raise BrokenDicomError("has no DICM in front of its meta group")
                 return None
             try:
-                return parse(buffer, size)
+                file = parse(buffer, size)
+                break
             except _MoreWantedError:
                 wanted *= 4
+        if file.pixel_bytes is not None and file.transfer_syntax != DEFLATED:
+            order = ">HH" if file.transfer_syntax == EXPLICIT_BIG else "<HH"
+            if os.pread(descriptor, 4, file.pixels_at + file.pixel_bytes) == struct.pack(order, 0x7FE0, 0x0010):
+                raise BrokenDicomError("has pixel data twice")
+        return file
     finally:
         os.close(descriptor)
 
@@ -286,15 +317,22 @@ def inflated_data_set(path: Path | str) -> bytes:
         BrokenDicomError: it cannot be inflated.
     """
     content = Path(path).read_bytes()
-    _, start = _Reader(content, True, EXPLICIT_LITTLE).elements(132, len(content), _META_END)
+    start = 132 if content[128:132] == b"DICM" else 0
+    _, start = _Reader(content, True, EXPLICIT_LITTLE).elements(start, len(content), _META_END)
     return _inflated(content[start:])
 
 
-def refuse_open_fragments(path: Path | str, pixels_at: int) -> None:
+def refuse_broken_fragments(path: Path | str, pixels_at: int, shape: tuple[int, int]) -> None:
     """Walk through compressed pixel data, because a decoder may make up what a truncated file lacks.
 
+    It would also allocate whatever size a damaged stream states.
+
+    Args:
+        path, pixels_at: the file, and where its pixel data begin.
+        shape: rows and columns that each frame must have.
+
     Raises:
-        BrokenDicomError: they do not end as they should (PS3.5 A.4).
+        BrokenDicomError: they do not end as they should (PS3.5 A.4), or hold images of another size.
         OSError: the file cannot be read.
     """
     with Path(path).open("rb") as file:
@@ -306,8 +344,28 @@ def refuse_open_fragments(path: Path | str, pixels_at: int) -> None:
                 return
             if tag != _ITEM:
                 break
-            file.seek(length, os.SEEK_CUR)
-    raise BrokenDicomError("ends within its compressed pixel data")
+            beginning = file.read(min(length, _CODESTREAM_HEADER))
+            size = _codestream_size(beginning)
+            if size not in (None, shape):
+                raise BrokenDicomError(f"holds a compressed image of {size[0]} x {size[1]} pixels")
+            file.seek(length - len(beginning), os.SEEK_CUR)
+    raise BrokenDicomError("is truncated within its compressed pixel data")
+
+
+def _codestream_size(stream: bytes) -> tuple[int, int] | None:
+    """Rows and columns by the header of JPEG 2000 (ISO 15444-1 A.5.1) or of JPEG and JPEG-LS (ISO 10918-1 B.2.2)."""
+    try:
+        if stream.startswith(b"\xff\x4f\xff\x51"):
+            right, lower, left, upper = struct.unpack_from(">4I", stream, 8)
+            return lower - upper, right - left
+        position = 2 if stream.startswith(b"\xff\xd8") else len(stream)
+        while True:
+            marker, length = struct.unpack_from(">HH", stream, position)
+            if marker in _FRAME_MARKERS:
+                return struct.unpack_from(">HH", stream, position + 5)
+            position += 2 + length
+    except struct.error:
+        return None
 
 
 def _guessed_syntax(head: bytes) -> str:
@@ -317,13 +375,16 @@ def _guessed_syntax(head: bytes) -> str:
 
 
 def _inflated(deflated: bytes) -> bytes:
+    most = max(_INFLATED_BYTES, _INFLATED_TIMES * len(deflated))
     try:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflated = inflater.decompress(deflated, _MOST_INFLATED_BYTES)
+        inflated = inflater.decompress(deflated, most)
     except zlib.error as error:
         raise BrokenDicomError(f"cannot be inflated ({error})") from error
     if inflater.unconsumed_tail:
-        raise BrokenDicomError(f"inflates to more than {_MOST_INFLATED_BYTES >> 20} MiB")
+        raise BrokenDicomError(f"inflates to more than {most >> 20} MiB")
+    if not inflater.eof:
+        raise BrokenDicomError("ends within its deflated data set")
     return inflated
 
 
@@ -361,8 +422,11 @@ class _Reader:
                     position += 12
                 else:
                     raise BrokenDicomError(f"has no value representation at {_digits(tag)}")
-                if tag <= previous and depth == 0:
+                if tag <= previous:
+                    if tag in values:
+                        raise BrokenDicomError(f"has {_digits(tag)} twice")
                     self.ordered = False
+                    self.count()
                 previous = tag
                 accepted = _ACCEPTED.get(tag)
                 if accepted and vr not in accepted:
@@ -385,8 +449,8 @@ class _Reader:
 
     def _items(self, vr: bytes, position: int, length: int, end: int, depth: int) -> tuple[tuple[Header, ...], int]:
         """The items of a sequence whose value begins at `position`, and where it ends."""
-        self.seen += 1
-        if depth >= _DEEPEST_NESTING or self.seen > _MOST_ELEMENTS:
+        self.count()
+        if depth >= _DEEPEST_NESTING:
             raise BrokenDicomError("nests sequences without end")
         if length != _UNDEFINED:
             if position + length > end:
@@ -395,14 +459,16 @@ class _Reader:
         if vr == b"UN":  # PS3.5 6.2.2: then the items are in implicit VR
             inside = _Reader(self.buffer, self.whole, IMPLICIT_LITTLE)
             inside.seen = self.seen
-            return inside._items(b"", position, length, end, depth)
+            items, position = inside._items(b"", position, length, end, depth)
+            self.seen, self.ordered = inside.seen, self.ordered and inside.ordered
+            return items, position
         fragments = vr not in (b"", b"SQ")
         items = []
         while position < end:
             group, element = self.two(self.buffer, position)
             (item_length,) = self.long(self.buffer, position + 4)
             tag, position = group << 16 | element, position + 8
-            self.seen += 1
+            self.count()
             if tag == _SEQUENCE_END and length == _UNDEFINED:
                 return tuple(items), position
             if tag != _ITEM:
@@ -414,7 +480,7 @@ class _Reader:
                 position += 8
             elif position + item_length > end:
                 raise self._beyond(end)
-            elif fragments:
+            elif fragments or not item_length:
                 values, position = {}, position + item_length
             else:
                 stop, position = position, position + item_length
@@ -425,6 +491,12 @@ class _Reader:
         if length == _UNDEFINED:
             raise self._beyond(end)
         return tuple(items), position
+
+    def count(self) -> None:
+        """Count what only a file that was made for it holds without end: items, and elements that do not ascend."""
+        self.seen += 1
+        if self.seen > _MOST_ITEMS:
+            raise BrokenDicomError(f"has more than {_MOST_ITEMS} items or elements out of order")
 
     def pixels(self, position: int) -> tuple[int | None, int | None]:
         """Where the pixel data begin, if they begin at this element, and their length, if it is stated."""

@@ -1,6 +1,7 @@
 """DICOM files grouped to series, and what each series is."""
 
 import datetime
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,16 +25,19 @@ class Kind(StrEnum):
 
     CT = "CT axial"
     CT_REFORMATTED = "CT not axial"
+    CT_PROJECTION = "CT projection"
     CT_SCOUT = "CT scout"
     PET = "PET attenuation-corrected"
     PET_UNCORRECTED = "PET not attenuation-corrected"
     PET_DYNAMIC = "PET dynamic"
     PET_GATED = "PET gated"
     PET_PROJECTION = "PET projection"
+    PET_PARAMETRIC = "PET parametric"
     SPECT_AS_PET = "SPECT stored as PT"
     SPECT = "SPECT reconstruction"
     SPECT_GATED = "SPECT gated"
     SPECT_PROJECTIONS = "SPECT projections"
+    SPECT_TRANSMISSION = "SPECT transmission"
     PLANAR_WHOLE_BODY = "planar whole body"
     PLANAR = "planar"
     SEGMENTATION = "segmentation"
@@ -55,6 +59,13 @@ _NM_KINDS = {
     "DYNAMIC": Kind.PLANAR,
     "GATED": Kind.PLANAR,
 }
+# What ImageType says of maximum and minimum intensity projections and of renderings: GE `PROJECTION IMAGE`, Siemens
+# `CT_SOM5 MIP`, enhanced objects `MAXIMUM` and `MAX_IP`.
+_PROJECTED = re.compile(r"\b(MIP|M(IN|AX)[ _]?IP|MAXIMUM|MINIMUM|VRT|VOLUME[ _]RENDER\w*|(RE)?PROJECTION)\b")
+# Pages of text and pictures that scanners store as images: GE `SCREEN SAVE`, Siemens `CT_SOM5 PROT`.
+_PAGE = re.compile(r"\b(SCREEN[ _]?SAVE|SCREENSHOT|PROT)\b")
+# Units (PS3.3 C.8.9.1.1.3) of quantities that models compute, and of attenuation (1CM), not of measured activity.
+_PARAMETRIC = {"CM2", "PCNT", "MGMINML", "UMOLMINML", "MLMING", "MLG", "1CM", "UMOLML", "MLMINML", "MLML", "STDDEV"}
 _OTHER_KINDS = {"SEG": Kind.SEGMENTATION, "RTSTRUCT": Kind.STRUCTURES, "SR": Kind.REPORT}
 
 
@@ -101,7 +112,8 @@ class Series:
     @cached_property
     def kind(self) -> Kind:
         """What the series shows."""
-        return _kind(self.header)
+        kind = _kind(self.header)
+        return Kind.CT_REFORMATTED if kind == Kind.CT and not self.axial else kind
 
     @cached_property
     def slices(self) -> int:
@@ -111,13 +123,29 @@ class Series:
     @cached_property
     def extent_mm(self) -> float:
         """Distance between the first and the last slice; of one file with frames, by their spacing."""
-        positions = [
-            position for instance in self.instances for position in _positions(instance.header) if position is not None
-        ]
-        if len(positions) < 2:
+        if len(self._positions) < 2:
             spacing = numbers_or_none(self.header, "SpacingBetweenSlices", 1)
             return abs(spacing[0]) * (self.slices - 1) if spacing else 0.0
-        return float(np.linalg.norm(np.ptp(np.array(positions), axis=0)))
+        return float(np.linalg.norm(np.ptp(np.array(self._positions), axis=0)))
+
+    @cached_property
+    def places(self) -> int:
+        """Number of different places of the slices: less than `slices` where one is shown at several times."""
+        if len(self._positions) < 2:
+            return self.slices
+        return len({tuple(round(value, 2) for value in position) for position in self._positions})
+
+    @cached_property
+    def _positions(self) -> list[tuple[float, ...]]:
+        found = (position for instance in self.instances for position in _positions(instance.header))
+        return [position for position in found if position is not None]
+
+    @cached_property
+    def axial(self) -> bool:
+        """Whether slices lie across the body: their normal is closer to its long axis than to any other."""
+        orientation = _orientation(self.header)
+        # Without orientation it is missed by name when the slices are stacked.
+        return orientation is None or int(np.argmax(np.abs(np.cross(orientation[:3], orientation[3:])))) == 2
 
     @cached_property
     def acquired_at(self) -> datetime.datetime | None:
@@ -129,7 +157,9 @@ class Series:
         """How messages name the series."""
         description = text(self.header, "SeriesDescription")
         quoted = f" '{description}'" if description else ""
-        return f"{self.modality} series {self.uid or '(without UID)'}{quoted} with {self.slices} slices"
+        when = f", acquired {self.acquired_at:%Y-%m-%d %H:%M}" if self.acquired_at else ""
+        name = self.uid or "(without UID)"
+        return f"{self.modality} series {name}{quoted} ({self.kind}) with {self.slices} slices{when}"
 
 
 def _readable(read: Callable[..., Any], header: Header, *arguments: Any) -> Any:
@@ -158,23 +188,39 @@ def _kind(header: Header) -> Kind:
     sop_class = text(header, "SOPClassUID") or ""
     if modality in _OTHER_KINDS:
         return Kind.DOSE_REPORT if sop_class in _DOSE_REPORTS else _OTHER_KINDS[modality]
-    if sop_class.startswith(_SECONDARY_CAPTURE) and modality in ("CT", "PT", "NM"):
+    if sop_class.startswith(_SECONDARY_CAPTURE) or (modality in ("CT", "PT", "NM") and _is_page(header, what)):
         return Kind.SCREENSHOT
     if modality == "CT":
-        if "LOCALIZER" in what:
-            return Kind.CT_SCOUT
-        return Kind.CT if _is_axial(header) else Kind.CT_REFORMATTED
+        return _kind_of_ct(what)
     if modality == "NM":
-        return _NM_KINDS.get(what[2] if len(what) > 2 else "", Kind.OTHER)
-    if modality == "PT":
-        return _kind_of_pet(header, what)
-    return Kind.SCREENSHOT if sop_class.startswith(_SECONDARY_CAPTURE) else Kind.OTHER
+        return _kind_of_nm(what)
+    return _kind_of_pet(header, what) if modality == "PT" else Kind.OTHER
+
+
+def _is_page(header: Header, what: tuple[str, ...]) -> bool:
+    placeless = "DERIVED" in what and _orientation(header) is None and text(header, "Modality") != "NM"
+    coloured = _readable(integer, header, "SamplesPerPixel") not in (None, 1)
+    return coloured or placeless or any(map(_PAGE.search, what))
+
+
+def _kind_of_ct(what: tuple[str, ...]) -> Kind:
+    if "LOCALIZER" in what:
+        return Kind.CT_SCOUT
+    return Kind.CT_PROJECTION if any(map(_PROJECTED.search, what)) else Kind.CT
+
+
+def _kind_of_nm(what: tuple[str, ...]) -> Kind:
+    kind = _NM_KINDS.get(what[2] if len(what) > 2 else "", Kind.OTHER)
+    # Attenuation maps are reconstructions, too.
+    return Kind.SPECT_TRANSMISSION if kind == Kind.SPECT and "TRANSMISSION" in what[3:] else kind
 
 
 def _kind_of_pet(header: Header, what: tuple[str, ...]) -> Kind:
     series_type = words(header, "SeriesType") or ()
-    if "REPROJECTION" in series_type or any("MIP" in word or "PROJECTION" in word for word in what):
+    if any(map(_PROJECTED.search, (*series_type, *what))):
         return Kind.PET_PROJECTION
+    if text(header, "Units") in _PARAMETRIC:
+        return Kind.PET_PARAMETRIC
     if "DYNAMIC" in series_type:
         return Kind.PET_DYNAMIC
     if "GATED" in series_type:
@@ -195,16 +241,14 @@ def _emits_single_photons(header: Header) -> bool:
     return False
 
 
-def _is_axial(header: Header) -> bool:
-    """Whether slices lie across the body: the normal is closer to the long axis than to any other."""
+def _orientation(header: Header) -> tuple[float, ...] | None:
+    """Directions of rows and columns of the first slice, from wherever the kind of object has them."""
     planes = [
         header,
+        *header.items("DetectorInformationSequence"),
         *header.items("SharedFunctionalGroupsSequence"),
         *header.items("PerFrameFunctionalGroupsSequence"),
     ]
     planes += [plane for one in planes for plane in one.items("PlaneOrientationSequence")]
     found = (numbers_or_none(plane, "ImageOrientationPatient", 6) for plane in planes)
-    orientation = next((one for one in found if one is not None), None)
-    if orientation is None:
-        return True  # missed by name when the slices are stacked
-    return int(np.argmax(np.abs(np.cross(orientation[:3], orientation[3:])))) == 2
+    return next((one for one in found if one is not None), None)

@@ -1,5 +1,6 @@
 """Slices to a volume: order and geometry first, from headers alone; then the pixels, one slice after the other."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -11,15 +12,21 @@ from theraflow.dicom.header import integer, integers, number, numbers, tag_name,
 from theraflow.dicom.parse import (
     DEFLATED,
     EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
     BrokenDicomError,
     Header,
     inflated_data_set,
-    refuse_open_fragments,
+    refuse_broken_fragments,
 )
 from theraflow.dicom.series import Instance, Series
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 
+_NATIVE = {IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED}
+# Transfer syntaxes that allow loss: JPEG baseline and extended, near-lossless JPEG-LS, JPEG 2000, high-throughput
+# JPEG 2000 (PS3.5 chapter 10).
+_MAY_LOSE = {f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203)}
 # Slices may shift sideways by this much in all before the series counts as tilted (rounding of positions).
 _SIDEWAYS_MM = 0.5
 # Slices closer than this lie at the same place.
@@ -28,6 +35,18 @@ _SAME_PLACE_MM = 0.01
 _MISSING_SLICE = 1.5
 # Uneven gaps are accepted while no slice lies further than this fraction of the mean spacing from its even place.
 _UNEVEN = 0.25
+# Voxels of other sizes, and places farther away, belong to no patient.
+_SMALLEST_MM, _LARGEST_MM, _FARTHEST_MM = 1e-3, 1e3, 1e5
+# What a slope may be without losing all digits of the product in float32.
+_SMALLEST_SLOPE, _LARGEST_SLOPE = 1e-30, 1e30
+# What turns stored values into HU: other numbers are damaged ones.
+_HU_SLOPES, _HU_INTERCEPT = (1e-3, 1e3), 1e5
+# NIfTI-1 counts voxels in 16 bits with sign.
+_MOST_VOXELS_ALONG = np.iinfo(np.int16).max
+# No compression makes more voxels out of a byte, unless the image is empty.
+_VOXELS_PER_COMPRESSED_BYTE = 10_000
+# What the files of a series cannot say in different ways.
+_SHARED = ("FrameOfReferenceUID", "PixelRepresentation")
 # Lowest value that a CT can measure (air is -1000 HU); what lies below is padding outside the field of view.
 _LOWEST_HU, _HIGHEST_HU = -1024, np.iinfo(np.int16).max
 _GEOMETRY = {"Rows": 1, "Columns": 1, "PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
@@ -73,23 +92,73 @@ def stack_slices(series: Series, photopeak_kev: float | None = None) -> Stack:
                     f"{tag_name(keyword)} differs between {first.path} and {one.instance.path} of the same series; "
                     "export the series again or set `series` in scans.tsv to another."
                 )
+    _refuse_contradictions(series)
     axes = _axes(geometry[0]["ImageOrientationPatient"], first)
     positions = np.array([own["ImagePositionPatient"] for own in geometry])
     order = np.argsort(positions @ axes[2], kind="stable")
     slices, positions = [slices[index] for index in order], positions[order]
     spacing, remarks = _slice_spacing(slices, positions, axes[2])
-    if any(text(one.header, "LossyImageCompression") == "01" for one in slices):
-        remarks.append("the images were compressed with loss: values are not what the scanner has measured")
+    if any(_may_have_lost(instance) for instance in series.instances):
+        remarks.append(
+            "the images were compressed with loss, or in a way that allows it: values may not be what was measured"
+        )
+    if text(first.header, "Modality") == "CT" and len({_rescale_bytes(one) for one in slices}) > 1:
+        remarks.append(f"{tag_name('RescaleSlope')} or {tag_name('RescaleIntercept')} differs between slices")
     between_rows, between_columns = geometry[0]["PixelSpacing"]
-    if min(between_rows, between_columns) <= 0:
-        raise TheraflowError(f"{first.path}: {tag_name('PixelSpacing')} must be positive; export the series again.")
     grid = Grid(
         (int(geometry[0]["Columns"][0]), int(geometry[0]["Rows"][0]), len(slices)),
         (between_columns, between_rows, spacing),
         tuple(float(value) for value in positions[0]),
         tuple(float(value) for value in np.stack(axes, axis=1).ravel()),
     )
+    _refuse_impossible_grid(grid, series)
     return Stack(tuple(slices), grid, (*flags, *remarks))
+
+
+def _may_have_lost(instance: Instance) -> bool:
+    stated = text(instance.header, "LossyImageCompression")
+    return stated == "01" or (stated != "00" and instance.file.transfer_syntax in _MAY_LOSE)
+
+
+def _rescale_bytes(one: Slice) -> tuple[bytes | None, ...]:
+    return one.header.raw("RescaleSlope"), one.header.raw("RescaleIntercept")
+
+
+def _refuse_contradictions(series: Series) -> None:
+    first = series.instances[0]
+    for keyword in _SHARED:
+        for other in series.instances:
+            if other.header.raw(keyword) != first.header.raw(keyword):
+                raise TheraflowError(
+                    f"{tag_name(keyword)} differs between {first.path} and {other.path} of the same series; export the "
+                    "series again."
+                )
+
+
+def _refuse_impossible_grid(grid: Grid, series: Series) -> None:
+    """Before anything of that size is allocated or written."""
+    path = series.instances[0].path
+    if not all(_SMALLEST_MM <= spacing <= _LARGEST_MM for spacing in grid.spacing):
+        listed = " x ".join(f"{spacing:g}" for spacing in grid.spacing)
+        raise TheraflowError(
+            f"The series of {path} has voxels of {listed} mm by {tag_name('PixelSpacing')} and the places of its "
+            "slices, which is impossible; export it again."
+        )
+    if max(map(abs, grid.origin)) > _FARTHEST_MM:
+        raise TheraflowError(
+            f"The series of {path} lies {max(map(abs, grid.origin)):g} mm away by {tag_name('ImagePositionPatient')}, "
+            "which is impossible; export it again."
+        )
+    voxels = grid.size[0] * grid.size[1] * grid.size[2]
+    room = sum(
+        one.file.size * (1 if one.file.pixel_bytes is not None else _VOXELS_PER_COMPRESSED_BYTE)
+        for one in series.instances
+    )
+    if not 0 < voxels <= room or max(grid.size) > _MOST_VOXELS_ALONG:
+        raise TheraflowError(
+            f"The series of {path} has {' x '.join(map(str, grid.size))} voxels by {tag_name('Columns')} and "
+            f"{tag_name('Rows')}, which its files do not hold or which are too many; export it again."
+        )
 
 
 def _geometry(one: Slice) -> dict[str, tuple[float, ...]]:
@@ -162,13 +231,15 @@ def _slice_spacing(slices: Sequence[Slice], positions: np.ndarray, normal: np.nd
             f"The slices of the series of {path} are unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm); export "
             "a series with even spacing."
         )
+    remarks = []
+    if sideways > _SAME_PLACE_MM:
+        remarks.append(f"slices shift sideways by up to {sideways:.2f} mm: taken as lying in one line")
     if uneven > _SAME_PLACE_MM:
-        remark = (
+        remarks.append(
             f"slices unevenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): taken at the mean of {spacing:.4f} mm, "
             f"which moves a slice by {uneven:.2f} mm at most"
         )
-        return spacing, [remark]
-    return spacing, []
+    return spacing, remarks
 
 
 def scaled_slices(stack: Stack, slopes: Sequence[float], intercepts: Sequence[float]) -> Iterator[np.ndarray]:
@@ -200,6 +271,11 @@ def ct_slices(stack: Stack) -> Iterator[np.ndarray]:
     """
     for stored, one in zip(stored_slices(stack), stack.slices, strict=True):
         slope, intercept = rescale(one)
+        if not _HU_SLOPES[0] <= slope <= _HU_SLOPES[1] or abs(intercept) > _HU_INTERCEPT:
+            raise TheraflowError(
+                f"{one.instance.path}: {tag_name('RescaleSlope')} of {slope:g} and {tag_name('RescaleIntercept')} of "
+                f"{intercept:g} make no HU; export the series again."
+            )
         unit = text(one.header, "RescaleType")
         if unit not in (None, "HU"):
             raise TheraflowError(f"{one.instance.path}: {tag_name('RescaleType')} is {unit}, not HU.")
@@ -227,7 +303,7 @@ def rescale(one: Slice) -> tuple[float, float]:
     """RescaleSlope and RescaleIntercept of one slice.
 
     Raises:
-        TheraflowError: missing, or a slope of 0.
+        TheraflowError: missing, or a slope that is 0, negative or beyond float32.
     """
     slope, intercept = (number(one.header, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     absent = [
@@ -237,6 +313,10 @@ def rescale(one: Slice) -> tuple[float, float]:
     ]
     if absent:
         raise TheraflowError(f"{one.instance.path} lacks {' and '.join(absent)}; export the series again.")
+    if not _SMALLEST_SLOPE < slope < _LARGEST_SLOPE:
+        raise TheraflowError(
+            f"{one.instance.path}: {tag_name('RescaleSlope')} of {slope:g} is impossible; export the series again."
+        )
     return slope, intercept
 
 
@@ -256,12 +336,25 @@ def stored_slices(stack: Stack) -> Iterator[np.ndarray]:
         frames = [one.frame for one in slices]
         try:
             kind = _stored_type(instance)
-            if instance.file.pixel_bytes is None:
+            encapsulated, syntax = instance.file.pixel_bytes is None, instance.file.transfer_syntax
+            if encapsulated == (syntax in _NATIVE):
+                raise TheraflowError(
+                    f"its pixels are {'' if encapsulated else 'not '}encapsulated, unlike its transfer syntax "
+                    f"{_syntax_text(syntax)}; export it again, uncompressed."
+                )
+            if encapsulated:
                 yield from _decoded(instance, frames, (rows, columns))
             else:
                 yield from _plain(instance, frames, (rows, columns), kind)
         except TheraflowError as error:
             raise TheraflowError(f"{instance.path}: {error}") from error
+
+
+def _syntax_text(syntax: str) -> str:
+    from pydicom.uid import UID
+
+    name = UID(syntax).name
+    return syntax if name == syntax else f"{name} ({syntax})"
 
 
 def _stored_type(instance: Instance) -> np.dtype:
@@ -288,11 +381,15 @@ def _plain(instance: Instance, frames: Sequence[int], shape: tuple[int, int], ki
     length = pixels * kind.itemsize
     if file.pixel_bytes not in (count * length, count * length + 1):  # an even number of bytes, by PS3.5 7.1.1
         raise TheraflowError(f"it does not hold {count} grey image(s) of {shape[0]} x {shape[1]} pixels.")
-    unused = 8 * kind.itemsize - integer(instance.header, "BitsStored")
+    bits = integer(instance.header, "BitsStored")
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.kind == "i" else (0, (1 << bits) - 1)
+    unused = 8 * kind.itemsize - bits
     for frame in frames:
         stored = np.frombuffer(_pixel_bytes(instance, frame * length, length), kind).reshape(shape)
-        # Bits above BitsStored may hold an overlay or be undefined; shifting out and in again also keeps the sign.
-        yield np.right_shift(np.left_shift(stored, unused), unused) if unused else stored
+        if stored.min() < low or stored.max() > high:
+            # The bits above BitsStored hold an overlay or are undefined; shifting out and in again keeps the sign.
+            stored = np.right_shift(np.left_shift(stored, unused), unused)
+        yield stored
 
 
 def _pixel_bytes(instance: Instance, offset: int, length: int) -> bytes:
@@ -315,10 +412,18 @@ def _decoded(instance: Instance, frames: Sequence[int], shape: tuple[int, int]) 
     """Frames that are stored compressed, by the decoders of pydicom."""
     import pydicom  # only here: loading it takes longer than reading an uncompressed series
 
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it logs a traceback for every decoder that fails
     try:
-        refuse_open_fragments(instance.path, instance.file.pixels_at)
+        refuse_broken_fragments(instance.path, instance.file.pixels_at, shape)
     except BrokenDicomError as error:
-        raise TheraflowError(f"it is truncated: it {error}; export or copy it again.") from error
+        raise TheraflowError(f"it {error}; export or copy it again.") from error
+    try:
+        pydicom.pixels.get_decoder(instance.file.transfer_syntax)
+    except NotImplementedError as error:
+        raise TheraflowError(
+            f"its transfer syntax {_syntax_text(instance.file.transfer_syntax)} cannot be decoded; export it again, "
+            "uncompressed."
+        ) from error
     try:
         for stored in pydicom.pixels.iter_pixels(instance.path, indices=list(frames)):
             if stored.shape != shape:
@@ -326,4 +431,7 @@ def _decoded(instance: Instance, frames: Sequence[int], shape: tuple[int, int]) 
             yield stored
     except Exception as error:
         # Decoders raise whatever their library raises; all of it means that the file cannot be read.
-        raise TheraflowError(f"its compressed pixels cannot be read ({error}); export it again.") from error
+        (reason, *_) = str(error).splitlines() or [type(error).__name__]
+        raise TheraflowError(
+            f"its compressed pixels cannot be read ({reason.rstrip(':')}); export it again."
+        ) from error
