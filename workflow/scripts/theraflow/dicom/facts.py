@@ -35,7 +35,7 @@ __all__ = ["Facts", "read_facts"]
 
 _ENHANCED_PET = "1.2.840.10008.5.1.4.1.1.130"
 _WEIGHT_IN_G_ABOVE = 1000.0
-_WEIGHT_KG_AT_MOST = 500.0
+_WEIGHT_KG = (0.2, 500.0)
 _HEIGHT_IN_CM_ABOVE = 3.0
 _HEIGHT_M = (0.3, 2.6)
 # A body mass index outside these limits is a mistake in weight or height.
@@ -236,7 +236,7 @@ def _read_patient(facts: Facts, headers: Sequence[Header], scan: Scan) -> None:
         facts.missing.pop(keyword, None)
         if getattr(facts, name) is None:
             facts.missing[name] = [tag_name(keyword)]
-    if facts.weight_kg is not None and facts.weight_kg > _WEIGHT_KG_AT_MOST:
+    if facts.weight_kg is not None and not _WEIGHT_KG[0] <= facts.weight_kg <= _WEIGHT_KG[1]:
         raise TheraflowError(
             f"{tag_name('PatientWeight')} of {facts.weight_kg:g} kg is impossible; give weight_kg in scans.tsv."
         )
