@@ -9,7 +9,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from theraflow.dicom.parse import Header, parse
+from theraflow.dicom.export.parse import Header, parse
 
 CLASSES = {
     "CT": "1.2.840.10008.5.1.4.1.1.2",

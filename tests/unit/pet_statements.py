@@ -11,8 +11,8 @@ from dicom_series import pet
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from theraflow.dicom.facts import read_facts
-from theraflow.dicom.suv import quantify_suv
+from theraflow.dicom.quantity.facts import read_facts
+from theraflow.dicom.quantity.suv import quantify_suv
 from theraflow.layout import Scan
 
 FDG = {"radiopharmaceutical": "[18F]FDG", "nuclide": "18F", "quantity": "suv"}

@@ -16,11 +16,11 @@ from pydicom.sequence import Sequence
 from scipy.optimize import brentq
 
 from theraflow.dicom import import_emission
-from theraflow.dicom.activity import Counted, quantify_activity
-from theraflow.dicom.camera import Calibration, count_rescale, read_counting, true_rate_cps
-from theraflow.dicom.facts import read_facts
-from theraflow.dicom.frames import Slice
-from theraflow.dicom.index import read_index
+from theraflow.dicom.export.index import read_index
+from theraflow.dicom.quantity.activity import Counted, quantify_activity
+from theraflow.dicom.quantity.camera import Calibration, count_rescale, read_counting, true_rate_cps
+from theraflow.dicom.quantity.facts import read_facts
+from theraflow.dicom.voxels.frames import Slice
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar
 from theraflow.layout import Scan

@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from theraflow.dicom.annotation import read_annotation
-from theraflow.dicom.contours import fill_contours
+from theraflow.dicom.regions.contours import fill_contours
 from theraflow.errors import TheraflowError
 from theraflow.files import write_json
 from theraflow.images import grid_of

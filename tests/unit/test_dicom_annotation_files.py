@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from test_dicom_annotation import contour, grid, square, structures, voxels
 
 from theraflow.dicom.annotation import read_annotation
-from theraflow.dicom.labelmaps import names_of_labels
+from theraflow.dicom.regions.labelmaps import names_of_labels
 from theraflow.errors import TheraflowError
 from theraflow.files import write_json
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from theraflow.dicom.contours import fill_contours
+from theraflow.dicom.regions.contours import fill_contours
 from theraflow.nifti import Grid
 
 ANGLES = np.linspace(0, 2 * np.pi, 144, endpoint=False)

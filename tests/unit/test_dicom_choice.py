@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from dicom_series import ct, pet, spect, write, write_slices
 
-from theraflow.dicom.choice import choose_ct, choose_emission, series_table
-from theraflow.dicom.index import read_index
+from theraflow.dicom.export.choice import choose_ct, choose_emission, series_table
+from theraflow.dicom.export.index import read_index
 from theraflow.errors import TheraflowError
 
 PIXELS = (4, 5)

@@ -46,7 +46,7 @@ from pydicom.uid import (
 )
 
 from theraflow.dicom import import_ct, import_emission
-from theraflow.dicom.sniff import modalities
+from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar
 from theraflow.layout import Scan

@@ -10,7 +10,7 @@ from pet_statements import GE, add_private, decay, dt, injection, scan, suv
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from theraflow.dicom.facts import read_facts
+from theraflow.dicom.quantity.facts import read_facts
 from theraflow.errors import TheraflowError
 
 PLAIN = 70e3 / (350e6 * decay(3600))  # SUV per Bq/mL of `pet()`

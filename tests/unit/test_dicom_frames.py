@@ -9,9 +9,9 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless, generate_uid
 
-from theraflow.dicom.index import read_index
-from theraflow.dicom.series import Kind
-from theraflow.dicom.volume import ct_slices, rescale, scaled_slices, stack_slices
+from theraflow.dicom.export.index import read_index
+from theraflow.dicom.export.series import Kind
+from theraflow.dicom.voxels.volume import ct_slices, rescale, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
 from theraflow.nifti import write_nifti
 

@@ -9,10 +9,10 @@ from dicom_series import ct, pet, spect, write, write_slices
 from pydicom import Dataset
 
 from theraflow.dicom import modalities
-from theraflow.dicom.choice import choose_ct, choose_emission
-from theraflow.dicom.index import Index, read_index
-from theraflow.dicom.series import Kind
-from theraflow.dicom.volume import ct_slices, stack_slices
+from theraflow.dicom.export.choice import choose_ct, choose_emission
+from theraflow.dicom.export.index import Index, read_index
+from theraflow.dicom.export.series import Kind
+from theraflow.dicom.voxels.volume import ct_slices, stack_slices
 from theraflow.errors import TheraflowError
 
 STORED = np.ones((3, 4, 5))

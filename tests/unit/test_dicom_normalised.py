@@ -8,9 +8,9 @@ import SimpleITK as sitk
 from dicom_series import pet, write_slices
 from pet_statements import FDG, decay, mass_kg, suv
 
-from theraflow.dicom.importing import import_emission
-from theraflow.dicom.normalisation import normal_mass_kg, normalisations
+from theraflow.dicom import import_emission
 from theraflow.dicom.normalised import normalise_pet
+from theraflow.dicom.quantity.normalisation import normal_mass_kg, normalisations
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar
 from theraflow.layout import Scan

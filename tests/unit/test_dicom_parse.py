@@ -23,9 +23,9 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from theraflow.dicom import parse
-from theraflow.dicom.index import read_index
-from theraflow.dicom.parse import ELEMENTS, BrokenDicomError, DicomFile, Header, read_file
+from theraflow.dicom.export import parse
+from theraflow.dicom.export.index import read_index
+from theraflow.dicom.export.parse import ELEMENTS, BrokenDicomError, DicomFile, Header, read_file
 from theraflow.errors import TheraflowError
 
 SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)

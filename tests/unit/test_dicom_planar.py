@@ -15,7 +15,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
-from theraflow.dicom.index import read_index
+from theraflow.dicom.export.index import read_index
 from theraflow.dicom.planar import choose_planar, conjugate_view, import_planar, read_planar
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar

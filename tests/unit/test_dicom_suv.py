@@ -32,7 +32,7 @@ from pet_statements import (
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from theraflow.dicom.importing import import_emission
+from theraflow.dicom import import_emission
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 

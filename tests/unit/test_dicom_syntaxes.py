@@ -20,8 +20,8 @@ from pydicom.uid import (
 )
 
 from theraflow.dicom import modalities
-from theraflow.dicom.index import read_index
-from theraflow.dicom.volume import ct_slices, rescale, scaled_slices, stack_slices
+from theraflow.dicom.export.index import read_index
+from theraflow.dicom.voxels.volume import ct_slices, rescale, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
 
 SHAPE = (32, 40)

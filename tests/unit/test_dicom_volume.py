@@ -10,9 +10,9 @@ from dicom_series import ct, pet, spect, write, write_slices
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theraflow.dicom.header import numbers
-from theraflow.dicom.index import read_index
-from theraflow.dicom.volume import ct_slices, rounded_hu, scaled_slices, stack_slices
+from theraflow.dicom.export.header import numbers
+from theraflow.dicom.export.index import read_index
+from theraflow.dicom.voxels.volume import ct_slices, rounded_hu, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
 from theraflow.nifti import write_nifti
 

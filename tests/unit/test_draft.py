@@ -17,9 +17,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-import theraflow.dicom.index
+import theraflow.dicom.export.index
 from theraflow.__main__ import main
-from theraflow.dicom.parse import read_file
+from theraflow.dicom.export.parse import read_file
 from theraflow.draft.sheet import draft_sheets
 from theraflow.errors import TheraflowError
 from theraflow.sheets import read_scans
@@ -227,8 +227,8 @@ def test_series_are_named_where_the_folder_holds_others(drafted, tree, tmp_path)
 
 
 def test_what_is_forced_is_what_the_import_takes(tree, tmp_path):
-    from theraflow.dicom.choice import choose_ct, choose_emission
-    from theraflow.dicom.index import read_index
+    from theraflow.dicom.export.choice import choose_ct, choose_emission
+    from theraflow.dicom.export.index import read_index
 
     flat = tmp_path / "flat"
     flatten(tree, flat, 1)
@@ -443,7 +443,7 @@ def test_no_file_is_read_twice(tree, tmp_path, monkeypatch):
         read.append(path)
         return read_file(path)
 
-    monkeypatch.setattr(theraflow.dicom.index, "read_file", counted)
+    monkeypatch.setattr(theraflow.dicom.export.index, "read_file", counted)
     draft_sheets(tree, tmp_path)
     assert sorted(read) == sorted(path for path in tree.rglob("*") if path.is_file())
 

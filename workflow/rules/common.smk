@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 import yaml
 
-from theraflow.dicom.sniff import modalities
+from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder

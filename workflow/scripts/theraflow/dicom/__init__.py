@@ -7,12 +7,12 @@ library; the other names load pydicom, numpy and SimpleITK when they are first u
 import importlib
 from typing import Any
 
-from theraflow.dicom.sniff import modalities
+from theraflow.dicom.export.sniff import modalities
 
 _HOMES = {
     "Annotation": "theraflow.dicom.annotation",
-    "import_ct": "theraflow.dicom.importing",
-    "import_emission": "theraflow.dicom.importing",
+    "import_ct": "theraflow.dicom.ct",
+    "import_emission": "theraflow.dicom.emission",
     "import_planar": "theraflow.dicom.planar",
     "normalise_pet": "theraflow.dicom.normalised",
     "read_annotation": "theraflow.dicom.annotation",

@@ -10,10 +10,10 @@ import pydicom
 import SimpleITK as sitk
 from scipy import ndimage
 
-from theraflow.dicom.crops import Crop, image_of_crop
-from theraflow.dicom.labelmaps import label_map_regions
-from theraflow.dicom.segmentation import segment_regions
-from theraflow.dicom.structures import structure_regions
+from theraflow.dicom.regions.crops import Crop, image_of_crop
+from theraflow.dicom.regions.labelmaps import label_map_regions
+from theraflow.dicom.regions.segmentation import segment_regions
+from theraflow.dicom.regions.structures import structure_regions
 from theraflow.errors import TheraflowError
 from theraflow.images import grid_of
 from theraflow.nifti import Grid

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from theraflow.dicom.normalisation import NORMALISATIONS, refuse_unknown_kind
+from theraflow.dicom.quantity.normalisation import NORMALISATIONS, refuse_unknown_kind
 from theraflow.errors import TheraflowError
 from theraflow.images import from_array, read_image, read_sidecar, to_array, write_image
 

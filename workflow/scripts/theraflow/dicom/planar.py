@@ -8,24 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.camera import (
+from theraflow.dicom.export.choice import Choice
+from theraflow.dicom.export.header import integer, integers, number, numbers, tag_name, text, words
+from theraflow.dicom.export.identity import anonymous_errors
+from theraflow.dicom.export.index import Index, read_index
+from theraflow.dicom.export.parse import Header
+from theraflow.dicom.export.series import Kind, Series, numbers_or_none
+from theraflow.dicom.quantity.camera import (
     Counting,
     count_rescale,
     counting_section,
     dead_time_factor,
     read_calibration,
 )
-from theraflow.dicom.checks import refuse_impossible_injection, require
-from theraflow.dicom.choice import Choice
-from theraflow.dicom.facts import read_facts
-from theraflow.dicom.frames import Slice, choose_window, headers_of_frames, window_of
-from theraflow.dicom.header import integer, integers, number, numbers, tag_name, text, words
-from theraflow.dicom.identity import anonymous_errors
-from theraflow.dicom.index import Index, read_index
-from theraflow.dicom.parse import Header
-from theraflow.dicom.series import Kind, Series, numbers_or_none
+from theraflow.dicom.quantity.checks import refuse_impossible_injection, require
+from theraflow.dicom.quantity.facts import read_facts
 from theraflow.dicom.sidecar import injection_section, log_flags, own_words, scan_section
-from theraflow.dicom.volume import Stack, scaled_slices
+from theraflow.dicom.voxels.frames import Slice, choose_window, headers_of_frames, window_of
+from theraflow.dicom.voxels.volume import Stack, scaled_slices
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 from theraflow.nifti import Grid, write_nifti, write_sidecar

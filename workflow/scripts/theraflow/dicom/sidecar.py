@@ -3,13 +3,15 @@
 import datetime
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from theraflow.dicom.choice import Choice
-from theraflow.dicom.facts import Facts
-from theraflow.dicom.header import text
-from theraflow.dicom.identity import without_identity
+from theraflow.dicom.export.choice import Choice
+from theraflow.dicom.export.header import text
+from theraflow.dicom.export.identity import without_identity
 from theraflow.layout import Scan
+
+if TYPE_CHECKING:  # a CT has no injection, and its import not the time to load what reads one
+    from theraflow.dicom.quantity.facts import Facts
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def scan_section(scan: Scan, choice: Choice) -> dict[str, Any]:
     }
 
 
-def injection_section(tracer: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+def injection_section(tracer: Mapping[str, Any], facts: "Facts") -> dict[str, Any]:
     """What was injected into whom, and when it was seen."""
     return {
         "acquired_at": iso(facts.acquired_at),
@@ -63,7 +65,7 @@ def log_flags(scan: Scan, identity: Iterable[str], flags: Iterable[str]) -> list
     return clean
 
 
-def _hours_after_injection(facts: Facts) -> float | None:
+def _hours_after_injection(facts: "Facts") -> float | None:
     if facts.acquired_at is None or facts.injected_at is None:
         return None
     return (facts.acquired_at - facts.injected_at).total_seconds() / 3600.0

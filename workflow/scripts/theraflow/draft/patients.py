@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from theraflow.dicom.header import text
-from theraflow.dicom.series import Series
+from theraflow.dicom.export.header import text
+from theraflow.dicom.export.series import Series
 
 
 @dataclass(frozen=True)

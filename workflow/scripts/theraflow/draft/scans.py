@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from theraflow.dicom.choice import Choice, SeveralSeriesError, choose_ct, choose_emission
-from theraflow.dicom.header import date, moment, text
-from theraflow.dicom.index import Index
-from theraflow.dicom.series import Instance, Kind, Series
+from theraflow.dicom.export.choice import Choice, SeveralSeriesError, choose_ct, choose_emission
+from theraflow.dicom.export.header import date, moment, text
+from theraflow.dicom.export.index import Index
+from theraflow.dicom.export.series import Instance, Kind, Series
 from theraflow.draft.patients import study_uid
 from theraflow.draft.tracers import Radiopharmaceutical, Told, tell_tracer, tracers_in
 from theraflow.errors import TheraflowError

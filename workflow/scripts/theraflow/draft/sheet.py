@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from theraflow.dicom.choice import SERIES_COLUMNS, choose_ct, choose_emission, series_table
-from theraflow.dicom.header import words
-from theraflow.dicom.identity import without_identity
-from theraflow.dicom.index import Index, read_index
-from theraflow.dicom.series import Kind, Series
+from theraflow.dicom.export.choice import SERIES_COLUMNS, choose_ct, choose_emission, series_table
+from theraflow.dicom.export.header import words
+from theraflow.dicom.export.identity import without_identity
+from theraflow.dicom.export.index import Index, read_index
+from theraflow.dicom.export.series import Kind, Series
 from theraflow.draft.patients import Patient, group_patients
 from theraflow.draft.scans import MEASURED, PLANAR, DraftScan, find_scans
 from theraflow.draft.timepoints import assign_timepoints
@@ -236,7 +236,7 @@ def _import_takes(inside: Index, scan: DraftScan, forced: str | None) -> list[Se
 
 
 def _counts_as_ct(series: Series) -> bool:
-    """Whether the workflow expects a CT because of it, as `theraflow.dicom.sniff.modalities` does."""
+    """Whether the workflow expects a CT because of it, as `theraflow.dicom.export.sniff.modalities` does."""
     return series.modality == "CT" and "LOCALIZER" not in (words(series.header, "ImageType") or ())
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from theraflow.dicom.header import number, text
-from theraflow.dicom.parse import Header
+from theraflow.dicom.export.header import number, text
+from theraflow.dicom.export.parse import Header
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import nuclide
 from theraflow.sheets import MISSING

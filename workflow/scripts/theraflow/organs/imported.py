@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from theraflow.dicom.annotation import read_annotation
-from theraflow.dicom.labelmaps import names_of_labels
+from theraflow.dicom.regions.labelmaps import names_of_labels
 from theraflow.errors import TheraflowError
 from theraflow.images import (
     from_array,

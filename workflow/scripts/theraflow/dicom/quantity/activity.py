@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theraflow.dicom.camera import Calibration, Counting, dead_time_factor
-from theraflow.dicom.checks import (
+from theraflow.dicom.export.header import tag_name
+from theraflow.dicom.quantity.camera import Calibration, Counting, dead_time_factor
+from theraflow.dicom.quantity.checks import (
     refuse_impossible_injection,
     refuse_uncorrected,
     require,
 )
-from theraflow.dicom.decay import Quantification, administration_reference, frame_factor, reference_time
-from theraflow.dicom.facts import Facts
-from theraflow.dicom.header import tag_name
+from theraflow.dicom.quantity.decay import Quantification, administration_reference, frame_factor, reference_time
+from theraflow.dicom.quantity.facts import Facts
 from theraflow.errors import TheraflowError
 
 

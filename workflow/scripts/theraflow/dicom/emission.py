@@ -1,4 +1,4 @@
-"""A scan's CT and its emission image: from the folder of DICOM to NIfTI with a sidecar."""
+"""The emission image of a scan: from the folder of DICOM to SUV or Bq/mL in NIfTI, with a sidecar."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -7,59 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.activity import Counted, is_calibrated, quantify_activity
-from theraflow.dicom.camera import Counting, count_rescale, counting_section, read_calibration, read_counting
-from theraflow.dicom.choice import SERIES_COLUMNS, Choice, choose_ct, choose_emission, series_table
-from theraflow.dicom.decay import Quantification
-from theraflow.dicom.facts import Facts, read_facts
-from theraflow.dicom.frames import window_of
-from theraflow.dicom.header import tag_name
-from theraflow.dicom.identity import anonymous_errors
-from theraflow.dicom.index import Index, read_index
-from theraflow.dicom.normalisation import normalisations
-from theraflow.dicom.series import Kind
+from theraflow.dicom.export.choice import SERIES_COLUMNS, Choice, choose_ct, choose_emission, series_table
+from theraflow.dicom.export.header import tag_name
+from theraflow.dicom.export.identity import anonymous_errors
+from theraflow.dicom.export.index import Index, read_index
+from theraflow.dicom.export.series import Kind
+from theraflow.dicom.quantity.activity import Counted, is_calibrated, quantify_activity
+from theraflow.dicom.quantity.camera import Counting, count_rescale, counting_section, read_calibration, read_counting
+from theraflow.dicom.quantity.decay import Quantification
+from theraflow.dicom.quantity.facts import Facts, read_facts
+from theraflow.dicom.quantity.normalisation import normalisations
+from theraflow.dicom.quantity.suv import quantify_suv
 from theraflow.dicom.sidecar import injection_section, iso, log_flags, own_words, scan_section
-from theraflow.dicom.suv import quantify_suv
-from theraflow.dicom.volume import Stack, ct_slices, rescale, scaled_slices, stack_slices
+from theraflow.dicom.voxels.frames import window_of
+from theraflow.dicom.voxels.volume import Stack, rescale, scaled_slices, stack_slices
 from theraflow.errors import TheraflowError
 from theraflow.files import write_tsv
 from theraflow.layout import Scan
 from theraflow.nifti import sidecar_path, write_nifti, write_sidecar
 
 logger = logging.getLogger(__name__)
-
-
-def import_ct(scan: Scan, output: Path | str) -> None:
-    """Import the CT that belongs to the scan's emission series.
-
-    Args:
-        scan: the row of scans.tsv.
-        output: `ct.nii.gz` (int16, HU, padding as -1024), with a sidecar.
-
-    Raises:
-        TheraflowError: no or no single such CT; broken, truncated, missing or contradictory slices.
-    """
-    index = read_index(scan.dicom)
-    with anonymous_errors(index.identity, own_words(scan)):
-        index.whole()
-        emission = None
-        if any(one.modality in ("PT", "NM") for one in index.series):
-            emission = choose_emission(index, scan.quantity, scan.series).series
-        choice = choose_ct(index, emission, scan.series)
-        stack = stack_slices(choice.series)
-        flags = list(stack.flags)
-        if emission is not None and not emission.frame_of_reference:
-            flags.append("the emission series states no frame of reference: the only CT of its study was taken")
-        write_nifti(ct_slices(stack), stack.grid, np.int16, output)
-        started = choice.series.acquired_at
-        sidecar = {
-            "quantity": "HU",
-            "unit": "HU",
-            **scan_section(scan, choice),
-            "acquired_at": iso(started),
-            "flags": flags,
-        }
-        write_sidecar(sidecar, output)
 
 
 def import_emission(scan: Scan, tracer: Mapping[str, Any], output: Path | str) -> None:
@@ -112,7 +79,9 @@ def _write_series(index: Index, scan: Scan, emission: Choice, path: Path) -> Non
             choices.append(choose_ct(index, emission.series, scan.series))
         except TheraflowError:
             logger.info("no CT goes with the emission image; the import of the CT says why")
-    write_tsv(series_table(index, *choices, allowed=own_words(scan)), path, SERIES_COLUMNS)
+    rows = series_table(index, *choices, allowed=own_words(scan))
+    rows.sort(key=lambda row: (row["used_as"] is None, row["acquired_at"] or "9"))  # what was taken comes first
+    write_tsv(rows, path, SERIES_COLUMNS)
 
 
 def _emission_sidecar(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from theraflow.dicom.parse import ELEMENTS, Header
+from theraflow.dicom.export.parse import ELEMENTS, Header
 from theraflow.errors import TheraflowError
 
 # Binary value representations by their format; all others that are read as numbers are text (DS, IS).

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from theraflow.dicom.crops import Crop, nonzero_box, sample_on_grid
+from theraflow.dicom.regions.crops import Crop, nonzero_box, sample_on_grid
 from theraflow.errors import TheraflowError
 from theraflow.files import read_json
 from theraflow.images import grid_of

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from theraflow.dicom.header import (
+from theraflow.dicom.export.header import (
     GE_ADMINISTERED_AT,
     GE_RESIDUAL_ACTIVITY,
     GE_RESIDUAL_MEASURED_AT,
@@ -17,8 +17,8 @@ from theraflow.dicom.header import (
     text,
     time,
 )
-from theraflow.dicom.parse import Header
-from theraflow.dicom.stated import TIMES_AGREE_S, Facts, agreed, common, overrule, positive
+from theraflow.dicom.export.parse import Header
+from theraflow.dicom.quantity.stated import TIMES_AGREE_S, Facts, agreed, common, overrule, positive
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 from theraflow.nuclides import Nuclide, nuclide

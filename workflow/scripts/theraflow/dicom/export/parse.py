@@ -206,7 +206,7 @@ class _MoreWantedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Elements of a data set or of an item, undecoded; `theraflow.dicom.header` gives them meaning.
+    """Elements of a data set or of an item, undecoded; `theraflow.dicom.export.header` gives them meaning.
 
     Attributes:
         values: tag -> bytes as in the file, or the items of a sequence.

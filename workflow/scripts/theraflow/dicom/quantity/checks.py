@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from theraflow.dicom.header import tag_name
-from theraflow.dicom.stated import OVERRIDES, Facts
+from theraflow.dicom.export.header import tag_name
+from theraflow.dicom.quantity.stated import OVERRIDES, Facts
 from theraflow.errors import TheraflowError
 
 # An injection longer ago than this many half-lives is a wrong date, not a scan.

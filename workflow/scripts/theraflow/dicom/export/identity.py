@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from theraflow.dicom.header import printable, text
-from theraflow.dicom.parse import Header
+from theraflow.dicom.export.header import printable, text
+from theraflow.dicom.export.parse import Header
 from theraflow.errors import TheraflowError
 
 _IDENTIFYING = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "InstitutionName")

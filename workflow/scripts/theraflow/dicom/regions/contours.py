@@ -8,7 +8,15 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from theraflow.dicom.crops import CORNERS, Crop, axes_of, grid_of_axes, index_of_points, inside_on_grid, points_of_index
+from theraflow.dicom.regions.crops import (
+    CORNERS,
+    Crop,
+    axes_of,
+    grid_of_axes,
+    index_of_points,
+    inside_on_grid,
+    points_of_index,
+)
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from theraflow.dicom.frames import Slice, Window, window_of
-from theraflow.dicom.header import PrivateElement, integer, number, tag_name, text
-from theraflow.dicom.parse import Header
-from theraflow.dicom.volume import rescale
+from theraflow.dicom.export.header import PrivateElement, integer, number, tag_name, text
+from theraflow.dicom.export.parse import Header
+from theraflow.dicom.voxels.frames import Slice, Window, window_of
+from theraflow.dicom.voxels.volume import rescale
 from theraflow.errors import TheraflowError
 
 # Stored values of Siemens are counts times this where there is no rescale.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.header import number, tag_name
-from theraflow.dicom.parse import Header
+from theraflow.dicom.export.header import number, tag_name
+from theraflow.dicom.export.parse import Header
 from theraflow.errors import TheraflowError
 
 # Columns of scans.tsv that can state what a header lacks, by the name of the fact in `Facts.missing`.

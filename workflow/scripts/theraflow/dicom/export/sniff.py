@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from theraflow.dicom.header import text, words
-from theraflow.dicom.parse import BrokenDicomError, read_file
+from theraflow.dicom.export.header import text, words
+from theraflow.dicom.export.parse import BrokenDicomError, read_file
 
 
 def files_below(folder: Path | str) -> Iterator[list[Path]]:

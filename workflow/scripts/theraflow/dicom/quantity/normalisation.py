@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from theraflow.dicom.header import tag_name
-from theraflow.dicom.stated import OVERRIDES, Facts
+from theraflow.dicom.export.header import tag_name
+from theraflow.dicom.quantity.stated import OVERRIDES, Facts
 from theraflow.errors import TheraflowError
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from theraflow.dicom.header import corrections, text, words
-from theraflow.dicom.identity import without_identity
-from theraflow.dicom.index import Index
-from theraflow.dicom.parse import Header
-from theraflow.dicom.series import Kind, Series
+from theraflow.dicom.export.header import corrections, text, words
+from theraflow.dicom.export.identity import without_identity
+from theraflow.dicom.export.index import Index
+from theraflow.dicom.export.parse import Header
+from theraflow.dicom.export.series import Kind, Series
 from theraflow.errors import TheraflowError
 
 logger = logging.getLogger(__name__)

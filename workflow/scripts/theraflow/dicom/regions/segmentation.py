@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydicom import Dataset
 
-from theraflow.dicom.contours import GAP, SAME_PLANE_MM
-from theraflow.dicom.crops import Crop, grid_of_axes, inside_on_grid, nonzero_box
+from theraflow.dicom.regions.contours import GAP, SAME_PLANE_MM
+from theraflow.dicom.regions.crops import Crop, grid_of_axes, inside_on_grid, nonzero_box
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theraflow.dicom.header import integer, integers, number, numbers, tag_name, text
-from theraflow.dicom.parse import ELEMENTS, Header
-from theraflow.dicom.series import Instance
+from theraflow.dicom.export.header import integer, integers, number, numbers, tag_name, text
+from theraflow.dicom.export.parse import ELEMENTS, Header
+from theraflow.dicom.export.series import Instance
 from theraflow.errors import TheraflowError
 
 # Functional groups of enhanced objects (PS3.3 C.7.6.16) whose elements a classic slice has in its own data set.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.header import acquisition_start, corrections, integer, numbers, text, words
-from theraflow.dicom.parse import DicomFile, Header
+from theraflow.dicom.export.header import acquisition_start, corrections, integer, numbers, text, words
+from theraflow.dicom.export.parse import DicomFile, Header
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import nuclide
 

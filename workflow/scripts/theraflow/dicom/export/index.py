@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from theraflow.dicom.header import tag_name, text, words
-from theraflow.dicom.identity import identifying_words
-from theraflow.dicom.parse import BrokenDicomError, read_file
-from theraflow.dicom.series import Instance, Series, numbers_or_none
-from theraflow.dicom.sniff import files_below
+from theraflow.dicom.export.header import tag_name, text, words
+from theraflow.dicom.export.identity import identifying_words
+from theraflow.dicom.export.parse import BrokenDicomError, read_file
+from theraflow.dicom.export.series import Instance, Series, numbers_or_none
+from theraflow.dicom.export.sniff import files_below
 from theraflow.errors import TheraflowError
 
 _DIRECTORY = b"1.2.840.10008.1.3.10"

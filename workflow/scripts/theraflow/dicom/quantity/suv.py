@@ -9,17 +9,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from theraflow.dicom.checks import (
+from theraflow.dicom.export.header import PHILIPS_ACTIVITY_FACTOR, PHILIPS_SUV_FACTOR, tag_name
+from theraflow.dicom.quantity.checks import (
     forget_impossible_injection,
     refuse_contradicting_overrides,
     refuse_impossible_injection,
     refuse_uncorrected,
     require,
 )
-from theraflow.dicom.decay import Quantification, administration_reference, frame_factor, reference_time
-from theraflow.dicom.header import PHILIPS_ACTIVITY_FACTOR, PHILIPS_SUV_FACTOR, tag_name
-from theraflow.dicom.normalisation import NORMALISATIONS, from_body_weight
-from theraflow.dicom.stated import Facts
+from theraflow.dicom.quantity.decay import Quantification, administration_reference, frame_factor, reference_time
+from theraflow.dicom.quantity.normalisation import NORMALISATIONS, from_body_weight
+from theraflow.dicom.quantity.stated import Facts
 from theraflow.errors import TheraflowError
 
 # What must have been corrected before a count rate is proportional to activity (PS3.3 C.8.9.4, by the beginning of

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from theraflow.dicom.contours import fill_contours, plane_steps_mm
-from theraflow.dicom.crops import Crop
+from theraflow.dicom.regions.contours import fill_contours, plane_steps_mm
+from theraflow.dicom.regions.crops import Crop
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 

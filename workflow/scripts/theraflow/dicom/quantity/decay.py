@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from theraflow.dicom.checks import require
-from theraflow.dicom.header import GE_REFERENCE_TIME, SIEMENS_REFERENCE_TIME, tag_name
-from theraflow.dicom.stated import TIMES_AGREE_S, Facts
+from theraflow.dicom.export.header import GE_REFERENCE_TIME, SIEMENS_REFERENCE_TIME, tag_name
+from theraflow.dicom.quantity.checks import require
+from theraflow.dicom.quantity.stated import TIMES_AGREE_S, Facts
 from theraflow.errors import TheraflowError
 
 # A series may start this long before its first image (a cropped series lacks its first bed positions).

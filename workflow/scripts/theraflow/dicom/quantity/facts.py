@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.choice import real_world_bq_per_ml
-from theraflow.dicom.header import (
+from theraflow.dicom.export.choice import real_world_bq_per_ml
+from theraflow.dicom.export.header import (
     GE_REFERENCE_TIME,
     PHILIPS_ACTIVITY_FACTOR,
     PHILIPS_SUV_FACTOR,
@@ -24,9 +24,9 @@ from theraflow.dicom.header import (
     time,
     words,
 )
-from theraflow.dicom.injection import read_injection, sheet_time
-from theraflow.dicom.parse import Header
-from theraflow.dicom.stated import Facts, agreed, common, each, overrule, positive
+from theraflow.dicom.export.parse import Header
+from theraflow.dicom.quantity.injection import read_injection, sheet_time
+from theraflow.dicom.quantity.stated import Facts, agreed, common, each, overrule, positive
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
 from theraflow.nuclides import nuclide

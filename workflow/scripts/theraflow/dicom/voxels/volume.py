@@ -7,9 +7,8 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from theraflow.dicom.frames import Slice, slices_of
-from theraflow.dicom.header import integer, integers, number, numbers, tag_name, text
-from theraflow.dicom.parse import (
+from theraflow.dicom.export.header import integer, integers, number, numbers, tag_name, text
+from theraflow.dicom.export.parse import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -19,7 +18,8 @@ from theraflow.dicom.parse import (
     inflated_data_set,
     refuse_broken_fragments,
 )
-from theraflow.dicom.series import Instance, Series
+from theraflow.dicom.export.series import Instance, Series
+from theraflow.dicom.voxels.frames import Slice, slices_of
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 

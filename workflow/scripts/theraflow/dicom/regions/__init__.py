@@ -1,0 +1,1 @@
+"""A reader's regions in their formats, and contours to voxels."""
