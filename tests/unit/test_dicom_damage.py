@@ -666,7 +666,12 @@ def faults(variant: Variant, found: Outcome, whole: Outcome, folder: Path, outpu
             yield f"leaves {left}"
         if not re.search(r"\([0-9A-F]{4},[0-9A-F]{4}\)", sentence) and str(folder) not in sentence:
             yield f"names neither file nor tag: {sentence}"
-        if "\n" in sentence or not sentence.isprintable() or len(sentence) > 600 or sentence[-1] not in ".)":
+        if (
+            "\n" in sentence
+            or not sentence.isprintable()
+            or len(sentence.replace(str(folder), "")) > 600
+            or sentence[-1] not in ".)"
+        ):
             yield f"is not one sentence: {sentence!r}"
         if re.search(r"Traceback|Exception|object at 0x|Errno", sentence):
             yield f"speaks of the program: {sentence}"

@@ -53,12 +53,16 @@ def _value(dataset: Dataset, tag) -> bytes | tuple:
     if vr != "SQ" and isinstance(found, RawDataElement):
         return found.value or b""
     found = dataset[tag]
-    return tuple(seen_by_pydicom(item) for item in found.value) if found.VR == "SQ" else found.value or b""
+    return tuple(_item(seen_by_pydicom(item)) for item in found.value) if found.VR == "SQ" else found.value or b""
+
+
+def _item(values: dict) -> dict:
+    return {tag: value for tag, value in values.items() if tag not in DECODED}
 
 
 def seen_by_us(header: Header) -> dict[int, bytes | tuple]:
     return {
-        tag: tuple(seen_by_us(item) for item in value) if isinstance(value, tuple) else value
+        tag: tuple(_item(seen_by_us(item)) for item in value) if isinstance(value, tuple) else value
         for tag, value in header.values.items()
     }
 
