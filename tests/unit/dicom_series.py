@@ -1,6 +1,7 @@
 """Small DICOM series made for tests: what a scanner would write, with one thing changed at a time."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,11 @@ def header(dataset: Dataset) -> Header:
     file = io.BytesIO()
     dataset.save_as(file, implicit_vr=False, little_endian=True)
     return parse(file.getvalue(), len(file.getvalue())).header
+
+
+def stacked(slices: Iterable[np.ndarray]) -> np.ndarray:
+    """All slices of a volume; copied, because the arrays that slices come in take turns."""
+    return np.stack([one.copy() for one in slices])
 
 
 def write(dataset: Dataset, path: Path) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, enhanced, image, spect, write, write_slices
+from dicom_series import ct, enhanced, image, spect, stacked, write, write_slices
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless, generate_uid
@@ -30,7 +30,7 @@ def stack(folder, photopeak_kev=None):
 
 def values(stack):
     slopes, intercepts = zip(*(rescale(one) for one in stack.slices), strict=True)
-    return np.stack(list(scaled_slices(stack, slopes, intercepts)))
+    return stacked(scaled_slices(stack, slopes, intercepts))
 
 
 def expected_by_place(path):
@@ -198,7 +198,7 @@ LUTETIUM = [(101.7, 124.3), (187.2, 228.8)]
 def test_the_energy_window_of_the_photopeak_is_taken(tmp_path, photopeak_kev, window):
     write(with_windows((STORED[:3], STORED[3:]), LUTETIUM), tmp_path / "nm")
     found = stack(tmp_path, photopeak_kev)
-    assert np.array_equal(np.stack(list(scaled_slices(found, [1.0] * 3, [0.0] * 3))), (STORED[:3], STORED[3:])[window])
+    assert np.array_equal(stacked(scaled_slices(found, [1.0] * 3, [0.0] * 3)), (STORED[:3], STORED[3:])[window])
     assert found.grid.size == (5, 4, 3)
 
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from dicom_series import ct, pet, spect, write, write_slices
+from dicom_series import ct, pet, spect, stacked, write, write_slices
 from pydicom import Dataset
 
 from theraflow.dicom import modalities
@@ -350,4 +350,4 @@ def test_names_extensions_nesting_and_order_do_not_matter(tmp_path):
     (scattered / "loop").symlink_to(scattered)
     (one,), (other,) = read_index(tmp_path / "flat").series, read_index(scattered).whole().series
     assert "second copies" in other.flags[0]
-    assert np.array_equal(list(ct_slices(stack_slices(one))), list(ct_slices(stack_slices(other))))
+    assert np.array_equal(stacked(ct_slices(stack_slices(one))), stacked(ct_slices(stack_slices(other))))

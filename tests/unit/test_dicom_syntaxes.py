@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, pet, write_slices
+from dicom_series import ct, pet, stacked, write_slices
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -116,12 +116,12 @@ def test_every_transfer_syntax_gives_the_same_voxels(tmp_path, template, way):
         change(path, syntax)
     found = stack(tmp_path)
     if template is ct:
-        assert np.array_equal(list(ct_slices(found)), STORED - 1024)
+        assert np.array_equal(stacked(ct_slices(found)), STORED - 1024)
     else:
         slopes = [rescale(one)[0] for one in found.slices]
         assert slopes == SLOPES
         expected = STORED * np.array(SLOPES)[:, None, None]
-        assert np.array_equal(list(scaled_slices(found, slopes, [0.0] * 3)), expected)
+        assert np.array_equal(stacked(scaled_slices(found, slopes, [0.0] * 3)), expected)
     assert found.grid.origin == (10.0, 20.0, 30.0) and found.grid.spacing == (3.0, 2.0, 4.0)
     assert not found.flags
     assert modalities(tmp_path) == {found.headers[0].raw("Modality").decode().strip()}
@@ -131,7 +131,7 @@ def test_mixed_syntaxes_in_one_series(tmp_path):
     ways = [WAYS["explicit big endian"], WAYS["RLE"], WAYS["deflated"]]
     for path, (change, syntax) in zip(series(ct(), tmp_path), ways, strict=True):
         change(path, syntax)
-    assert np.array_equal(list(ct_slices(stack(tmp_path))), STORED - 1024)
+    assert np.array_equal(stacked(ct_slices(stack(tmp_path))), STORED - 1024)
 
 
 @pytest.mark.parametrize("way", ["explicit little endian", "explicit big endian", "RLE"])
@@ -145,7 +145,7 @@ def test_twelve_bits_below_an_overlay(tmp_path, way, signed, offset):
     template = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": signed, "RescaleIntercept": 0}
     for path in series(ct(), tmp_path, words, **template):
         change(path, syntax)
-    assert np.array_equal(list(ct_slices(stack(tmp_path))), np.maximum(values, -1024))
+    assert np.array_equal(stacked(ct_slices(stack(tmp_path))), np.maximum(values, -1024))
 
 
 @pytest.mark.parametrize("way", ["explicit little endian", "RLE", "JPEG 2000", "JPEG-LS"])
@@ -156,7 +156,7 @@ def test_signed_sixteen_bits(tmp_path, way):
     for path in paths:
         change(path, syntax)
     slices = scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3)
-    assert np.array_equal(list(slices), values)
+    assert np.array_equal(stacked(slices), values)
 
 
 @pytest.mark.parametrize(("bits", "columns"), [(8, 16), (8, 15), (32, 16)])
@@ -174,7 +174,7 @@ def test_eight_and_thirty_two_bits(tmp_path, bits, columns, signed):
         dataset.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
         dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
         dataset.save_as(path)
-    slices = list(scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3))
+    slices = stacked(scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3))
     assert np.array_equal(slices, values.astype(np.float32))
 
 
@@ -188,7 +188,7 @@ def test_compression_with_loss_is_flagged(tmp_path, stated):
         dataset.save_as(path)
     found = stack(tmp_path)
     assert any("compressed with loss" in flag for flag in found.flags)
-    apart = np.abs(np.array(list(ct_slices(found))) - (STORED - 1024)).max()
+    apart = np.abs(stacked(ct_slices(found)) - (STORED - 1024)).max()
     assert 0 < apart <= 2
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_decoded_is_refused_by_the_name_of_its_syntax(tmp_path, s
         content = content[: at - 2] + length + replaced + content[at + len(before) :]
         path.write_bytes(content)
     with pytest.raises(TheraflowError, match=rf"09[567]: .*transfer syntax.*{re.escape(name)}"):
-        list(ct_slices(stack(tmp_path)))
+        stacked(ct_slices(stack(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -234,4 +234,4 @@ def test_pixels_that_contradict_the_stated_syntax_are_refused(tmp_path, stated, 
         length = len(after).to_bytes(2, "little")
         path.write_bytes(content[: at - 2] + length + after + content[at + len(before) :])
     with pytest.raises(TheraflowError, match=r"09[567].*transfer syntax"):
-        list(ct_slices(stack(tmp_path)))
+        stacked(ct_slices(stack(tmp_path)))

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, pet, spect, write, write_slices
+from dicom_series import ct, pet, spect, stacked, write, write_slices
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def stack(folder):
 
 
 def ct_array(stack):
-    return np.stack(list(ct_slices(stack)))
+    return stacked(ct_slices(stack))
 
 
 def image(slices, stack, kind, folder):
@@ -68,7 +68,7 @@ def test_a_sagittal_series_keeps_its_place_in_the_body(tmp_path):
 def test_hu_are_the_rounded_and_limited_line(kind, slope, intercept, data):
     limits = np.iinfo(kind)
     values = data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=20))
-    found = rounded_hu(np.array([values], kind), slope, intercept)
+    found = rounded_hu(np.array([values], kind), slope, intercept, np.empty((1, len(values)), np.int16))
     expected = [min(max(round(value * slope + intercept), -1024), 32767) for value in values]  # both round half to even
     assert found.dtype == np.int16
     assert found.tolist() == [expected]
@@ -187,7 +187,7 @@ def test_slice_vector_orders_the_frames(tmp_path):
     dataset = spect(STORED)
     dataset.SliceVector = [3, 1, 2]
     write(dataset, tmp_path / "nm")
-    volume = np.stack(list(scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3)))
+    volume = stacked(scaled_slices(stack(tmp_path), [1.0] * 3, [0.0] * 3))
     assert np.array_equal(volume, STORED[[1, 2, 0]])
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import cycle, groupby, pairwise
 
 import numpy as np
 
@@ -245,6 +245,9 @@ def _slice_spacing(slices: Sequence[Slice], positions: np.ndarray, normal: np.nd
 def scaled_slices(stack: Stack, slopes: Sequence[float], intercepts: Sequence[float]) -> Iterator[np.ndarray]:
     """The slices as float32, one after the other: value = stored x slope + intercept.
 
+    Two arrays take turns: each holds until the next but one is drawn. (A new array a slice would take most of the time,
+    because the memory allocator gives each back to the system.)
+
     Args:
         stack: the slices.
         slopes, intercepts: one a slice, everything between the stored value and the unit of the image.
@@ -252,11 +255,12 @@ def scaled_slices(stack: Stack, slopes: Sequence[float], intercepts: Sequence[fl
     Raises:
         TheraflowError: a truncated, broken or undecodable file, by name.
     """
+    arrays = _in_turns(stack, np.float32)
     for stored, one, slope, intercept in zip(stored_slices(stack), stack.slices, slopes, intercepts, strict=True):
-        values = np.multiply(stored, np.float32(slope), dtype=np.float32)
+        values = np.multiply(stored, np.float32(slope), out=next(arrays))
         if intercept:
             values += np.float32(intercept)
-        if not np.isfinite(values).all():
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
             raise TheraflowError(f"{one.instance.path} holds values that are no numbers; export it again.")
         yield values
 
@@ -264,11 +268,13 @@ def scaled_slices(stack: Stack, slopes: Sequence[float], intercepts: Sequence[fl
 def ct_slices(stack: Stack) -> Iterator[np.ndarray]:
     """The slices of a CT in HU as int16, rounded, one after the other; padding outside the field of view is -1024.
 
-    Padding is what PixelPaddingValue (with PixelPaddingRangeLimit) names, and everything below -1024 HU.
+    Padding is what PixelPaddingValue (with PixelPaddingRangeLimit) names, and everything below -1024 HU. Two arrays
+    take turns, as with `scaled_slices`.
 
     Raises:
         TheraflowError: a truncated, broken or undecodable file, or one without rescale, by name.
     """
+    arrays = _in_turns(stack, np.int16)
     for stored, one in zip(stored_slices(stack), stack.slices, strict=True):
         slope, intercept = rescale(one)
         if not _HU_SLOPES[0] <= slope <= _HU_SLOPES[1] or abs(intercept) > _HU_INTERCEPT:
@@ -279,24 +285,31 @@ def ct_slices(stack: Stack) -> Iterator[np.ndarray]:
         unit = text(one.header, "RescaleType")
         if unit not in (None, "HU"):
             raise TheraflowError(f"{one.instance.path}: {tag_name('RescaleType')} is {unit}, not HU.")
-        values = rounded_hu(stored, slope, intercept)
+        values = rounded_hu(stored, slope, intercept, next(arrays))
         padding = _padding(stored, one.header)
         if padding is not None:
             values[padding] = _LOWEST_HU
         yield values
 
 
-def rounded_hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    """HU of stored values, to the nearest whole number, limited to what int16 holds and a CT can measure."""
+def _in_turns(stack: Stack, kind: type) -> Iterator[np.ndarray]:
+    columns, rows, _ = stack.grid.size
+    return cycle([np.empty((rows, columns), kind) for _ in range(2)])
+
+
+def rounded_hu(stored: np.ndarray, slope: float, intercept: float, out: np.ndarray) -> np.ndarray:
+    """HU of stored values in `out` (int16), to the nearest whole number, limited to what int16 holds and CT can be."""
     if slope != 1.0 or intercept != int(intercept) or abs(intercept) > 30000 or stored.dtype.itemsize != 2:
-        return np.clip(np.rint(stored * slope + intercept), _LOWEST_HU, _HIGHEST_HU).astype(np.int16)
+        out[:] = np.clip(np.rint(stored * slope + intercept), _LOWEST_HU, _HIGHEST_HU)
+        return out
     # As nearly every CT is stored: in 16 bits to the end, where after clipping the sum fits and wraps around rightly.
     whole, kind = int(intercept), np.iinfo(stored.dtype)
     low, high = (min(max(end - whole, kind.min), kind.max) for end in (_LOWEST_HU, _HIGHEST_HU))
     if stored.min() < low or stored.max() > high:  # rarely: clipping takes ten times as long as looking
         stored = np.clip(stored, low, high)
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return (native.view(np.uint16) + np.uint16(whole & 0xFFFF)).view(np.int16)
+    np.add(native.view(np.uint16), np.uint16(whole & 0xFFFF), out=out.view(np.uint16))
+    return out
 
 
 def rescale(one: Slice) -> tuple[float, float]:
@@ -330,8 +343,9 @@ def _padding(stored: np.ndarray, header: Header) -> np.ndarray | None:
 
 
 def stored_slices(stack: Stack) -> Iterator[np.ndarray]:
-    """The stored values of every slice in order, shape (rows, columns)."""
+    """The stored values of every slice in order, shape (rows, columns); each array holds until the next is drawn."""
     columns, rows, _ = stack.grid.size
+    buffer = bytearray()
     for instance, slices in groupby(stack.slices, lambda one: one.instance):
         frames = [one.frame for one in slices]
         try:
@@ -345,7 +359,12 @@ def stored_slices(stack: Stack) -> Iterator[np.ndarray]:
             if encapsulated:
                 yield from _decoded(instance, frames, (rows, columns))
             else:
-                yield from _plain(instance, frames, (rows, columns), kind)
+                buffer = (
+                    buffer
+                    if len(buffer) == rows * columns * kind.itemsize
+                    else bytearray(rows * columns * kind.itemsize)
+                )
+                yield from _plain(instance, frames, (rows, columns), kind, buffer)
         except TheraflowError as error:
             raise TheraflowError(f"{instance.path}: {error}") from error
 
@@ -374,8 +393,10 @@ def _stored_type(instance: Instance) -> np.dtype:
     return np.dtype(f"{order}{'iu'[1 - signed]}{allocated // 8}")
 
 
-def _plain(instance: Instance, frames: Sequence[int], shape: tuple[int, int], kind: np.dtype) -> Iterator[np.ndarray]:
-    """Frames that are stored uncompressed."""
+def _plain(
+    instance: Instance, frames: Sequence[int], shape: tuple[int, int], kind: np.dtype, buffer: bytearray
+) -> Iterator[np.ndarray]:
+    """Frames that are stored uncompressed, one after the other in `buffer`."""
     file, pixels = instance.file, shape[0] * shape[1]
     count = integer(instance.header, "NumberOfFrames") or 1
     length = pixels * kind.itemsize
@@ -385,27 +406,29 @@ def _plain(instance: Instance, frames: Sequence[int], shape: tuple[int, int], ki
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.kind == "i" else (0, (1 << bits) - 1)
     unused = 8 * kind.itemsize - bits
     for frame in frames:
-        stored = np.frombuffer(_pixel_bytes(instance, frame * length, length), kind).reshape(shape)
+        _read_pixels(instance, frame * length, buffer)
+        stored = np.frombuffer(buffer, kind).reshape(shape)
         if stored.min() < low or stored.max() > high:
             # The bits above BitsStored hold an overlay or are undefined; shifting out and in again keeps the sign.
             stored = np.right_shift(np.left_shift(stored, unused), unused)
         yield stored
 
 
-def _pixel_bytes(instance: Instance, offset: int, length: int) -> bytes:
+def _read_pixels(instance: Instance, offset: int, buffer: bytearray) -> None:
     start = instance.file.pixels_at + offset
     try:
         if instance.file.transfer_syntax == DEFLATED:
-            content = inflated_data_set(instance.path)[start : start + length]
+            content = inflated_data_set(instance.path)[start : start + len(buffer)]
+            buffer[: len(content)] = content
+            reached = len(content)
         else:
             with instance.path.open("rb", buffering=0) as file:
                 file.seek(start)
-                content = file.read(length)
+                reached = file.readinto(buffer)
     except (OSError, BrokenDicomError) as error:
         raise TheraflowError(f"its pixels cannot be read ({error}); export it again.") from error
-    if len(content) < length:
+    if reached < len(buffer):
         raise TheraflowError("it is truncated within its pixel data (7FE0,0010); export or copy it again.")
-    return content
 
 
 def _decoded(instance: Instance, frames: Sequence[int], shape: tuple[int, int]) -> Iterator[np.ndarray]:
