@@ -10,7 +10,6 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,17 +62,13 @@ def write_nifti(slices: Iterable[np.ndarray], grid: Grid, kind: np.dtype | type,
         ValueError: not as many voxels as the grid has.
     """
     kind = np.dtype(kind).newbyteorder("<")
-    # One slice is being written while the next is made.
     size = _VOXELS_AT + kind.itemsize * int(np.prod(grid.size))
-    with whole(path) as temporary, _opened(temporary, size) as file, ThreadPoolExecutor(1) as background:
-        pending = background.submit(file.write, _header(grid, kind))
+    with whole(path) as temporary, _opened(temporary, size) as file:
+        file.write(_header(grid, kind))
         written = 0
         for part in slices:
-            voxels = np.ascontiguousarray(part, kind).data.cast("B")
-            pending.result()
-            pending = background.submit(file.write, voxels)
+            file.write(np.ascontiguousarray(part, kind).data.cast("B"))
             written += part.size
-        pending.result()
         if written != int(np.prod(grid.size)):
             raise ValueError(f"{path}: {written} voxels for a grid of {grid.size}")
 
