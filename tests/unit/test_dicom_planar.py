@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_series import image, pet, spect, write
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
+from dicom_series import detector, pet, planar, spect, view_code, write
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.planar import choose_planar, conjugate_view, import_planar, read_planar
 from theraflow.errors import TheraflowError
@@ -29,47 +29,12 @@ BACK = 3 * np.arange(30).reshape(SHAPE) + 500
 ANTERIOR, POSTERIOR = ("399321004", "SCT"), ("399001007", "SCT")
 
 
-def view_code(value, scheme="SCT", meaning=""):
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
-    return code
-
-
-def detector(code=None):
-    item = Dataset()
-    if code is not None:
-        item.ViewCodeSequence = Sequence([code])
-    return item
-
-
 def energy_window(low, high):
     limits = Dataset()
     limits.EnergyWindowLowerLimit, limits.EnergyWindowUpperLimit = low, high
     item = Dataset()
     item.EnergyWindowRangeSequence = Sequence([limits])
     return item
-
-
-def planar(frames, detectors=None, vector=None, kind="WHOLE BODY", uid="1.2.3"):
-    """One NM object with frames as the camera sees them: whole-body sweep of 20 min, 177Lu, one day."""
-    frames = np.asarray(frames)
-    dataset = image("NM", uid, frames.shape[1:])
-    del dataset.RescaleSlope, dataset.RescaleIntercept, dataset.ImageOrientationPatient
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", kind, "EMISSION"]
-    dataset.NumberOfFrames = len(frames)
-    if detectors is not None:
-        dataset.DetectorInformationSequence = Sequence(detectors)
-        dataset.DetectorVector = vector or list(range(1, len(detectors) + 1))
-    dataset.AcquisitionDate, dataset.AcquisitionTime = "20230502", "100000"
-    dataset.ActualFrameDuration = 1_200_000
-    dataset.WholeBodyTechnique, dataset.ScanVelocity, dataset.ScanLength = "1PS", 1.6, 1920
-    injection = Dataset()
-    injection.RadiopharmaceuticalStartDateTime = "20230501100000"
-    injection.RadionuclideTotalDose = 200
-    dataset.RadiopharmaceuticalInformationSequence = Sequence([injection])
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset.PixelData = frames.astype(np.uint16).tobytes()
-    return dataset
 
 
 def both(front=FRONT, back=BACK, codes=(ANTERIOR, POSTERIOR), order=(0, 1)):

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from dicom_series import detector, planar, view_code, write
 from theraflow.virtual.writer import Header, Injection, write_pet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -64,6 +65,30 @@ def test_one_patient_is_made_again_by_name_and_no_other(finished):
     made = {path.split("/")[1] for path in jobs(result.stdout) if path}
     assert made == {"STS_002"}
     assert stamps(run.results("STS_008")) == before
+
+
+def test_another_kind_of_suv_is_made_by_name(finished):
+    run, _ = finished
+    result = run.snakemake("results/STS_002/scans/fdg/pet_LBMJANMA.nii.gz")
+    assert result.returncode == 0, result.stdout
+    folder = run.results("STS_002", "scans", "fdg")
+    by_weight, by_lean_mass = (
+        sitk.GetArrayFromImage(sitk.ReadImage(folder / name)) for name in ("pet.nii.gz", "pet_LBMJANMA.nii.gz")
+    )
+    body_mass_index = 99.0 / 1.74**2  # a man of 99 kg and 1.74 m; Janmahasatian et al. 2005
+    assert by_lean_mass.max() / by_weight.max() == pytest.approx(9270 / (6680 + 216 * body_mass_index), rel=1e-5)
+
+
+def test_planar_views_are_imported_by_name(make_run):
+    run = make_run("planar")
+    views = np.array([np.full((6, 5), 1200), np.full((6, 5), 2400)])
+    codes = (view_code("399321004"), view_code("399001007"))
+    write(planar(views, [detector(code) for code in codes]), run.folder / "planar" / "image")
+    run.write([{"patient": "P1", "scan": "day1", "tracer": "DOTATATE", "timepoint": "dosimetry", "dicom": "planar"}])
+    result = run.snakemake("results/P1/scans/day1/planar.nii.gz")
+    assert result.returncode == 0, result.stdout
+    image = sitk.GetArrayFromImage(sitk.ReadImage(run.results("P1", "scans", "day1", "planar.nii.gz")))
+    assert np.allclose(image[0], 1.0) and np.allclose(image[1], 2.0)  # counts over a sweep of 1200 s
 
 
 def test_every_table_keeps_the_columns_of_the_contract(finished):

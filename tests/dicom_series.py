@@ -101,6 +101,43 @@ def spect(stored: np.ndarray, slope: float = 0.5) -> Dataset:
     return dataset
 
 
+def view_code(value: str, scheme: str = "SCT", meaning: str = "") -> Dataset:
+    """A code of CID 26, Nuclear Medicine Projections."""
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = value, scheme, meaning
+    return code
+
+
+def detector(code: Dataset | None = None) -> Dataset:
+    """An item of DetectorInformationSequence."""
+    item = Dataset()
+    if code is not None:
+        item.ViewCodeSequence = Sequence([code])
+    return item
+
+
+def planar(frames, detectors=None, vector=None, kind="WHOLE BODY", uid="1.2.3"):
+    """One NM object with frames as the camera sees them: whole-body sweep of 20 min, 177Lu, one day."""
+    frames = np.asarray(frames)
+    dataset = image("NM", uid, frames.shape[1:])
+    del dataset.RescaleSlope, dataset.RescaleIntercept, dataset.ImageOrientationPatient
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", kind, "EMISSION"]
+    dataset.NumberOfFrames = len(frames)
+    if detectors is not None:
+        dataset.DetectorInformationSequence = Sequence(detectors)
+        dataset.DetectorVector = vector or list(range(1, len(detectors) + 1))
+    dataset.AcquisitionDate, dataset.AcquisitionTime = "20230502", "100000"
+    dataset.ActualFrameDuration = 1_200_000
+    dataset.WholeBodyTechnique, dataset.ScanVelocity, dataset.ScanLength = "1PS", 1.6, 1920
+    injection = Dataset()
+    injection.RadiopharmaceuticalStartDateTime = "20230501100000"
+    injection.RadionuclideTotalDose = 200
+    dataset.RadiopharmaceuticalInformationSequence = Sequence([injection])
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.PixelData = frames.astype(np.uint16).tobytes()
+    return dataset
+
+
 def header(dataset: Dataset) -> Header:
     """What the import sees of a data set."""
     file = io.BytesIO()
