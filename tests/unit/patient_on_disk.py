@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from theraflow.cohort.summary import HEADERS
 from theraflow.images import from_array, write_image
 from theraflow.layout import PatientFolder, Scan
+from theraflow.organs import measure_organs
 from theraflow.tables import write_table
 
 TRACERS = {
@@ -248,7 +249,9 @@ def write_patient(results: Path, patient: str = "P001", *, fine: bool = False, m
             write_pet(folder, scan, pet_grid, LESIONS, factor, flags)
             rows += lesion_rows(patient, scan, LESIONS, factor)
             write_ct(folder.ct(scan.scan), ct_grid)
-            write_organs(folder.organs(scan.scan), ct_grid, miniature)
+            organs = folder.organs(scan.scan)
+            write_organs(organs, ct_grid, miniature)
+            measure_organs(folder.ct(scan.scan), organs, folder.organ_table(scan.scan), patient, scan.scan)
     write_table(pd.DataFrame(rows), folder.table("lesions"), HEADERS["lesions"])
     if dosimetry:
         write_dosimetry(folder, [scan for scan in listed if scan.quantity == "activity"])

@@ -1,6 +1,7 @@
 """The whole stage on a small patient of known lesions, and on a real PET with overlapping regions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
@@ -13,7 +14,7 @@ from theraflow.layout import PatientFolder, Scan
 from theraflow.lesions import CANDIDATE_COLUMNS, LESION_COLUMNS, measure_lesions
 from theraflow.organs import ORGAN_IDS
 from theraflow.registration.transforms import write_transform
-from theraflow.tables import read_table
+from theraflow.tables import read_table, write_table
 
 SETTINGS = {
     "candidates": {"FDG": {"threshold_suv": 4.0}, "pentixafor": {"threshold_suv": 4.0}},
@@ -65,6 +66,12 @@ def shifted(scan, centre):
     return tuple(a + b for a, b in zip(centre, SHIFT[scan], strict=True))
 
 
+def write_judgement(folder, scan, **remarks):
+    """The scan's table of organs, of which those in `remarks` are not plausible."""
+    rows = [{"organ": o, "plausible": "no" if o in remarks else "yes", "remark": remarks.get(o)} for o in ORGANS]
+    write_table(pd.DataFrame(rows), folder.organ_table(scan), ("organ", "plausible", "remark"))
+
+
 def write_scan(folder, scan):
     """Emission image, organ labels on a coarser CT grid, transforms and (in some) the reader's label map."""
     name = scan.scan
@@ -92,6 +99,7 @@ def write_scan(folder, scan):
     quantity = {"quantity": "SUVbw", "unit": "g/mL"}
     write_image(from_array(values.astype(np.float32), grid), folder.emission(scan), quantity)
     write_image(from_array(labels, ct), folder.organs(name), {"quantity": "organ label", "unit": "1"})
+    write_judgement(folder, name)
     to_scan = sitk.TranslationTransform(3, SHIFT[name])
     write_transform(to_scan, folder.to_scan(name))
     write_transform(to_scan.GetInverse(), folder.to_reference(name))
@@ -247,9 +255,27 @@ def test_without_organs_background_is_missing_and_candidates_do_not_count(tmp_pa
     assert table["suv_peak"].notna().all()
     assert len(read_table(folder.table("candidates")).query("scan == 'cxcr4'")) == 3  # with the bladder
     assert "no organ labels" in caplog.text
+    assert table["background_remark"].unique().tolist() == ["the scan has no organ labels"]
     measure_lesions(folder, scans, scans[0], SETTINGS | {"background": "shell"})
     shell = read_table(folder.table("lesions")).set_index(["lesion", "scan"])["background_suv"]
     assert shell["L02", "fdg0"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_an_organ_that_is_not_plausible_is_no_background(tmp_path, caplog):
+    folder = PatientFolder(tmp_path, "P004")
+    scan = Scan("P004", "fdg0", "FDG", "baseline", "", "suv", str(tmp_path / "reader.nii.gz"))
+    write_scan(folder, scan)
+    measure_lesions(folder, [scan], scan, SETTINGS)
+    before = read_table(folder.table("lesions"))
+    assert before["background_suv"].notna().all()
+    assert before["background_remark"].isna().all()
+    write_judgement(folder, "fdg0", aorta="5.2 mL, expected 23 to 1268 mL in an adult")
+    measure_lesions(folder, [scan], scan, SETTINGS)
+    table = read_table(folder.table("lesions"))
+    assert table[["background_region", "background_suv", "tbr"]].isna().all(axis=None)
+    assert set(table["background_remark"]) == {"aorta is not plausible (5.2 mL, expected 23 to 1268 mL in an adult)"}
+    assert "aorta is not plausible" in caplog.text
+    assert table["positive"].tolist() == before["positive"].tolist()  # judged by the shell
 
 
 def test_a_patient_without_lesions_has_empty_tables(tmp_path):

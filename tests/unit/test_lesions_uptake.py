@@ -143,6 +143,17 @@ def test_an_organ_that_is_too_small_or_absent_gives_no_background(torso, caplog)
     assert organ_background("blood_pool", values, organs, np.zeros(SHAPE, dtype=bool), image) is None
 
 
+def test_one_side_of_a_background_may_be_left_out(torso):
+    values, organs, image = torso
+    for side, centre, suv in (("left", (40, 0, 0), 1.0), ("right", (-40, 0, 0), 3.0)):
+        muscle = ellipsoid(image, centre, (20, 20, 20))
+        organs[muscle], values[muscle] = ORGAN_IDS[f"gluteus_maximus_{side}"], suv
+    nothing = np.zeros(SHAPE, dtype=bool)
+    both = organ_background("gluteal_muscle", values, organs, nothing, image)
+    left = organ_background("gluteal_muscle", values, organs, nothing, image, without=["gluteus_maximus_right"])
+    assert (both.mean, left.mean) == pytest.approx((2.0, 1.0), abs=0.05)
+
+
 def test_a_shell_leaves_out_other_lesions_and_physiologic_organs(torso):
     values, organs, image = torso
     lesion, other = ellipsoid(image, (0, -20, -5), (9, 9, 9)), ellipsoid(image, (22, -20, -5), (8, 8, 8))

@@ -159,6 +159,81 @@ def test_a_dicom_seg_is_read_by_the_names_of_its_segments(shared_data, tmp_path)
     assert liver.sum() == np.count_nonzero(frames)
 
 
+@pytest.mark.shared_data
+def test_the_users_names_hold_for_the_segments_of_a_dicom_seg(shared_data, tmp_path):
+    folder = shared_data / "dicom_seg_sr"
+    series = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / "ct-3slice"))
+    write_image(sitk.ReadImage(series), tmp_path / "ct.nii.gz", HU)
+    seg, names = folder / "ct_liver_seg.dcm", {"liver": "spleen"}
+    import_organs(seg, tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz", names)
+    assert set(np.unique(to_array(read_image(tmp_path / "organs.nii.gz")))) == {0, ORGAN_IDS["spleen"]}
+    assert read_sidecar(tmp_path / "organs.nii.gz")["renamed"] == {"Liver": "spleen"}
+
+
+@pytest.mark.shared_data
+def test_an_rtstruct_is_read_by_the_users_names(shared_data, tmp_path):
+    """A published RTSTRUCT with one region in 16 planes; its voxels against the areas of its polygons."""
+    folder = shared_data / "suv_dro" / "DRO_0_0"
+    series = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder / "PT"))
+    write_image(sitk.ReadImage(series), tmp_path / "ct.nii.gz", HU)
+    (rtstruct,) = folder.glob("RS/*.dcm")
+    with pytest.raises(TheraflowError, match=r"only region_1; .*organs: names"):
+        import_organs(rtstruct, tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz")
+    import_organs(rtstruct, tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz", {"Region_1": "kidney_left"})
+    (region,) = pydicom.dcmread(rtstruct).ROIContourSequence
+    area_mm2 = 0.0
+    for contour in region.ContourSequence:
+        x, y, _ = np.array(contour.ContourData, float).reshape(-1, 3).T
+        area_mm2 += abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2  # the shoelace formula
+    organs = read_image(tmp_path / "organs.nii.gz")
+    voxels = np.count_nonzero(to_array(organs) == ORGAN_IDS["kidney_left"])
+    assert voxels == pytest.approx(area_mm2 / np.prod(organs.GetSpacing()[:2]), rel=0.01)
+
+
+def test_an_nrrd_of_slicer_is_read_by_the_users_names_and_by_those_of_radiotherapy(ct, tmp_path, caplog):
+    image = sitk.GetImageFromArray(box(ct, 4, 9, 2).astype(np.uint8))
+    image.CopyInformation(read_image(ct))
+    for number, (label, name) in enumerate(((4, "Niere li"), (9, "Kidney_R"), (2, "Milzhilus"))):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(label))
+    sitk.WriteImage(image, str(tmp_path / "Segmentation.seg.nrrd"))
+    source, names = tmp_path / "Segmentation.seg.nrrd", {"Niere li": "kidney_left", "Niere re": "kidney_right"}
+    import_organs(source, ct, tmp_path / "organs.nii.gz", names)
+    expected = box(ct, ORGAN_IDS["kidney_left"], ORGAN_IDS["kidney_right"], 0)
+    assert np.array_equal(to_array(read_image(tmp_path / "organs.nii.gz")), expected)
+    sidecar = read_sidecar(tmp_path / "organs.nii.gz")
+    assert sidecar["renamed"] == {"Niere li": "kidney_left", "Kidney_R": "kidney_right"}
+    assert sidecar["left_out"] == ["Milzhilus"]
+    assert "Milzhilus" in caplog.text
+
+
+def test_several_regions_may_be_one_organ(ct, tmp_path):
+    """MOOSE has two lobes of the thyroid."""
+    source = write_map(tmp_path / "map.nii.gz", ct, box(ct, 1, 2))
+    (tmp_path / "map.json").write_text(json.dumps({"labels": {"1": "thyroid_left", "2": "thyroid_right"}}))
+    names = {"thyroid_left": "thyroid_gland", "thyroid_right": "thyroid_gland"}
+    import_organs(source, ct, tmp_path / "organs.nii.gz", names)
+    thyroid = ORGAN_IDS["thyroid_gland"]
+    assert np.array_equal(to_array(read_image(tmp_path / "organs.nii.gz")), box(ct, thyroid, thyroid))
+
+
+def test_numbers_of_another_program_can_be_named(ct, tmp_path):
+    """Once one number of a map without names is named, none of the others is TotalSegmentator's."""
+    source = write_map(tmp_path / "map.nii.gz", ct, box(ct, 6, 8, 4))
+    import_organs(source, ct, tmp_path / "organs.nii.gz", {"label 6": "kidney_left", "label 8": "liver"})
+    expected = box(ct, ORGAN_IDS["kidney_left"], ORGAN_IDS["liver"], 0)
+    assert np.array_equal(to_array(read_image(tmp_path / "organs.nii.gz")), expected)
+    assert read_sidecar(tmp_path / "organs.nii.gz")["left_out"] == ["label 4"]
+    import_organs(source, ct, tmp_path / "organs.nii.gz", {"Leber": "liver"})
+    assert np.array_equal(to_array(read_image(tmp_path / "organs.nii.gz")), box(ct, 6, 8, 4))
+
+
+def test_names_that_lead_to_no_organ_are_refused(ct, tmp_path):
+    source = write_map(tmp_path / "map.nii.gz", ct, box(ct, 5))
+    with pytest.raises(TheraflowError, match="takes 'Niere li' to 'left kidney', which is no organ"):
+        import_organs(source, ct, tmp_path / "organs.nii.gz", {"Niere li": "left kidney"})
+
+
 def test_a_missing_file_names_the_column(ct, tmp_path):
     with pytest.raises(TheraflowError, match=r"column organs of scans\.tsv"):
         import_organs(tmp_path / "map.nii.gz", ct, tmp_path / "organs.nii.gz")

@@ -134,6 +134,25 @@ def test_lights(results):
     assert (lu.ct.colour, lu.organs.colour) == (NONE, NONE)
 
 
+def test_an_organ_that_is_not_plausible_has_a_light_and_a_sentence(tmp_path):
+    folder, scans = write_patient(tmp_path, miniature=False, dosimetry=False)
+    assert check_scan(folder, scans[0]).organs.colour == GOOD
+    table = read_table(folder.organ_table("fdg0"))
+    odd = table["organ"] == "kidney_left"
+    table = table.assign(plausible=odd.map({True: "no", False: "yes"}), remark=odd.map({True: "9 mL"}))
+    write_table(table, folder.organ_table("fdg0"), list(table.columns))
+    lesions = read_table(folder.table("lesions"))
+    remark = lesions["scan"].map({"fdg0": "aorta is not plausible (mirrored)"})
+    lesions = lesions.assign(background_remark=remark)
+    write_table(lesions, folder.table("lesions"), list(lesions.columns))
+    check = check_scan(folder, scans[0])
+    assert (check.organs.colour, check.organs.words) == (CHECK, "1 not plausible")
+    write_patient_report(folder, scans, SETTINGS, folder.report)
+    page = Page(folder.report.read_text())
+    assert "Organ kidney left is not plausible: 9 mL." in page.text
+    assert "Background of fdg0: aorta is not plausible (mirrored)." in page.text
+
+
 def test_one_miniature_sidecar_among_others_is_enough(tmp_path):
     folder, scans = PatientFolder(tmp_path, "P001"), listed_scans()
     for scan in scans:

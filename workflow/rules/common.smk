@@ -123,11 +123,13 @@ def get_patient_images(wildcards):
 
 
 def get_patient_organs(wildcards):
+    """Organ labels of all scans that have them, and the tables that say which are plausible."""
     folder = PatientFolder(RESULTS, wildcards.patient)
     return [
-        folder.organs(scan.scan)
+        path
         for scan in SCANS[wildcards.patient]
         if has_organs(scan)
+        for path in (folder.organs(scan.scan), folder.organ_table(scan.scan))
     ]
 
 

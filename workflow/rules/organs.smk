@@ -1,10 +1,26 @@
 # Organ labels on the CT grid: TotalSegmentator, or a label map that the user brings.
 
+from theraflow.organs.devices import gpus_wanted, resolutions
+from theraflow.organs.weights import manifest_path, needed_weights
+
+ORGANS = config["organs"]
+# With `device: auto` a job asks for a GPU where the machine that plans has one. On a cluster that is the login node,
+# which mostly has none: there the profile decides (`set-resources: organs:gpu=1`).
+GPUS = gpus_wanted(ORGANS["device"])
+RESOLUTIONS = resolutions(
+    ORGANS["resolution"], ORGANS["device"], ORGANS["lower_resolution"]
+)
+try:
+    needed_weights(ORGANS["task"], ORGANS["resolution"])
+except TheraflowError as error:
+    raise WorkflowError(str(error))
+
 
 rule organs:
     input:
         ct=f"{SCAN}/ct.nii.gz",
         sidecar=f"{SCAN}/ct.json",
+        reference_masses=RESOURCES / "organ_reference_masses.csv",
     output:
         labels=f"{SCAN}/organs.nii.gz",
         sidecar=f"{SCAN}/organs.json",
@@ -17,11 +33,11 @@ rule organs:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=8000 if config["organs"]["resolution"] < 6 else 3000,
-        gpu=0 if config["organs"]["device"] == "cpu" else 1,
+        mem_mb=8000 if ORGANS["resolution"] < 6 else 3000,
+        gpu=lambda wildcards: 0 if get_scan(wildcards).organs else GPUS,
     params:
         scan=get_scan_row,
-        settings=config["organs"],
+        settings=ORGANS,
         code=code_digest("theraflow.organs"),
     script:
         "../scripts/label_organs.py"
@@ -30,13 +46,17 @@ rule organs:
 # The published weights come from the internet, once, when asked for: never inside a compute job.
 rule fetch_weights:
     output:
-        manifest=f"{config['organs']['weights']}/{config['organs']['task']}_{config['organs']['resolution']}mm.json",
+        manifests=[
+            manifest_path(ORGANS["weights"], ORGANS["task"], resolution)
+            for resolution in RESOLUTIONS
+        ],
     log:
         f"{LOGS}/fetch_weights.log",
     localrule: True
     conda:
         "../../environment.yml"
     params:
-        settings=config["organs"],
+        settings=ORGANS,
+        resolutions=RESOLUTIONS,
     script:
         "../scripts/fetch_weights.py"

@@ -6,4 +6,5 @@ with job(snakemake.log[0]):
     from theraflow.organs import fetch_weights
 
     settings = snakemake.params.settings
-    fetch_weights(settings["weights"], settings["task"], settings["resolution"], snakemake.output.manifest)
+    for resolution, manifest in zip(snakemake.params.resolutions, snakemake.output.manifests, strict=True):
+        fetch_weights(settings["weights"], settings["task"], resolution, manifest)

@@ -9,8 +9,8 @@ with job(snakemake.log[0], snakemake.threads):
     scan, settings = Scan(**snakemake.params.scan), snakemake.params.settings
     ct, labels = snakemake.input.ct, snakemake.output.labels
     if scan.organs:
-        import_organs(scan.organs, ct, labels)
+        import_organs(scan.organs, ct, labels, settings["names"])
     else:
-        choice = {key: settings[key] for key in ("task", "device", "weights")}
+        choice = {key: settings[key] for key in ("task", "device", "weights", "lower_resolution")}
         segment_organs(ct, labels, resolution_mm=settings["resolution"], threads=snakemake.threads, **choice)
     measure_organs(ct, labels, snakemake.output.table, scan.patient, scan.scan)

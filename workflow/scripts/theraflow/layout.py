@@ -64,6 +64,10 @@ class PatientFolder:
         """Organ labels (TotalSegmentator ids) on the CT grid."""
         return self.root / "scans" / scan / "organs.nii.gz"
 
+    def organ_table(self, scan: str) -> Path:
+        """What the organs of a scan measure, and whether they are plausible."""
+        return self.root / "scans" / scan / "organs.tsv"
+
     def to_scan(self, scan: str) -> Path:
         """Transform that maps points of the reference scan to points of `scan`."""
         return self.root / "registration" / f"{scan}.to_scan.h5"

@@ -20,14 +20,17 @@ from theraflow.lesions.positivity import concordance, is_positive
 from theraflow.lesions.region import Region, carry, centroid_mm, crop_of_grid
 from theraflow.lesions.uptake import (
     BACKGROUNDS,
+    MINIMUM_BACKGROUND_ML,
     SHELL,
     Background,
     geometry,
     organ_background,
+    organs_of_background,
     shell_background,
     site_of,
     uptake,
 )
+from theraflow.organs import implausible_organs
 from theraflow.registration import passage
 from theraflow.tables import write_table
 
@@ -37,7 +40,7 @@ LESION_COLUMNS = (
     "patient", "scan", "tracer", "timepoint", "lesion", "label", "site", "volume_ml", "suv_max", "suv_mean",
     "suv_peak", "tbr", "background_region", "background_suv", "tlg_ml", "positive", "concordance",
     "x_mm", "y_mm", "z_mm", "longest_diameter_mm", "short_axis_mm", "source",
-    "suv_peak_ibsi_local", "suv_peak_ibsi_global", "annotation",
+    "suv_peak_ibsi_local", "suv_peak_ibsi_global", "annotation", "background_remark",
 )  # fmt: skip
 CANDIDATE_COLUMNS = (
     "patient", "scan", "tracer", "candidate", "site", "volume_ml", "suv_max", "x_mm", "y_mm", "z_mm",
@@ -60,6 +63,9 @@ def measure_lesions(folder: PatientFolder, scans: Sequence[Scan], reference: Sca
     its own region, or through the mask carried from the scan that is closest: one of the same time point,
     else of the same tracer, else the first. Where the field of view leaves out a carried lesion, the row is
     NA.
+
+    An organ that is not plausible (see `theraflow.organs.judge_organs`) is no background. Where a scan has no
+    background, TBR is NA, and `background_remark` says why.
 
     Lesions may overlap (a tumour inside its oedema): each is measured with all of its voxels; in a label map,
     which has one label a voxel, the smaller one wins.
@@ -198,13 +204,9 @@ class _Patient:
         for region in regions:
             if region is not None:
                 anywhere[region.box] |= region.mask
-        background = None
-        name = self.settings["background"]
-        if scan.quantity == "suv" and name != SHELL:
-            if emission.organs is None:
-                log.warning("Scan %s has no organ labels: background %s and TBR are NA.", scan.scan, name)
-            else:
-                background = organ_background(name, emission.voxels, emission.organs, anywhere, emission.grid)
+        background, remark = None, None
+        if scan.quantity == "suv" and self.settings["background"] != SHELL:
+            background, remark = self.background_of(scan, emission, anywhere)
         rows = []
         for label, (lesion, region) in enumerate(zip(lesions, regions, strict=True), start=1):
             own = lesion.get(scan.scan)
@@ -220,8 +222,35 @@ class _Patient:
                     # In an annotated scan the reader has seen what is there, and what is not.
                     reader_says = own is not None if scan.lesions else None
                     row |= self.uptake_row(emission, region, anywhere, background, reader_says)
+                    row["background_remark"] = remark
             rows.append(row)
         return rows
+
+    def background_of(
+        self, scan: Scan, emission: _Emission, anywhere: np.ndarray
+    ) -> tuple[Background | None, str | None]:
+        """The background of all lesions of a scan, from organs, and what is to be said of it."""
+        name = self.settings["background"]
+        if emission.organs is None:
+            background, remark = None, "the scan has no organ labels"
+        else:
+            doubtful = implausible_organs(self.folder.organ_table(scan.scan))
+            own = organs_of_background(name)
+            without = {organ: doubtful[organ] for organ in own if organ in doubtful}
+            background = organ_background(
+                name, emission.voxels, emission.organs, anywhere, emission.grid, without=without
+            )
+            remarks = [f"{organ} is not plausible ({reason})" for organ, reason in without.items()]
+            if background is None and len(without) < len(own):
+                remarks.append(f"less than {MINIMUM_BACKGROUND_ML:g} mL inside its edge and away from lesions")
+            remark = "; ".join(remarks) or None
+        if background is None:
+            log.warning("Scan %s: background %s and TBR are NA: %s.", scan.scan, name, remark)
+        elif remark:
+            log.warning(
+                "Scan %s: background %s is measured without what is not plausible: %s.", scan.scan, name, remark
+            )
+        return background, remark
 
     def uptake_row(
         self,

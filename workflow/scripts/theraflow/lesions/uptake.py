@@ -8,6 +8,7 @@ grid before.
 import logging
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.peak import ibsi_peaks, percist_peak
 from theraflow.lesions.region import Region, centroid_mm, distance_outside, spacing_zyx, surroundings
-from theraflow.organs import ORGAN_IDS, organ_mask
+from theraflow.organs import GROUPS, ORGAN_IDS, organ_mask
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +107,19 @@ class Background:
     volume_ml: float
 
 
+def organs_of_background(name: str) -> tuple[str, ...]:
+    """The organs that the background `name` of `BACKGROUND_ORGANS` is made of."""
+    organ, _ = BACKGROUND_ORGANS[name]
+    return GROUPS.get(organ, (organ,))
+
+
 def organ_background(
-    name: str, values: np.ndarray, organs: np.ndarray, lesions: np.ndarray, grid: sitk.Image
+    name: str,
+    values: np.ndarray,
+    organs: np.ndarray,
+    lesions: np.ndarray,
+    grid: sitk.Image,
+    without: Collection[str] = (),
 ) -> Background | None:
     """Mean of a background organ, away from its edge and from lesions; None, with a warning, if too small.
 
@@ -117,9 +129,11 @@ def organ_background(
         organs: organ labels on the same grid.
         lesions: bool on the same grid, True in any lesion.
         grid: the image's geometry.
+        without: organs that must not be used, for they are not plausible.
     """
-    organ, inside_mm = BACKGROUND_ORGANS[name]
-    region = Region.of(organ_mask(organs, organ))
+    _, inside_mm = BACKGROUND_ORGANS[name]
+    usable = [organ for organ in organs_of_background(name) if organ not in without]
+    region = Region.of(organ_mask(organs, *usable))
     spacing = spacing_zyx(grid)
     box = surroundings(region, values.shape, spacing, AWAY_FROM_LESIONS_MM)
     mask = region.on_box(box)

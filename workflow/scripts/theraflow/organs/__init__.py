@@ -1,13 +1,31 @@
 """Organs on the CT: TotalSegmentator on GPU or CPU, its weights, existing label maps, and their volumes.
 
 Label maps are uint8 on the grid of the CT, numbered as TotalSegmentator's task `total`.
+
+`devices` and `weights` serve the Snakefile while it plans, so importing this package loads nothing but the standard
+library; the other names load numpy and SimpleITK when they are first used.
 """
 
-from theraflow.organs.imported import import_organs
-from theraflow.organs.labels import GROUPS, ORGAN_IDS, label_names, organ_labels, organ_mask
-from theraflow.organs.measure import measure_organs, organ_statistics
-from theraflow.organs.segment import segment_organs
-from theraflow.organs.weights import WEIGHTS, check_weights, fetch_weights
+import importlib
+from typing import Any
+
+_HOMES = {
+    "GROUPS": "theraflow.organs.labels",
+    "ORGAN_IDS": "theraflow.organs.labels",
+    "WEIGHTS": "theraflow.organs.weights",
+    "check_weights": "theraflow.organs.weights",
+    "fetch_weights": "theraflow.organs.weights",
+    "implausible_organs": "theraflow.organs.plausibility",
+    "import_organs": "theraflow.organs.imported",
+    "judge_organs": "theraflow.organs.plausibility",
+    "label_names": "theraflow.organs.labels",
+    "measure_organs": "theraflow.organs.measure",
+    "organ_called": "theraflow.organs.labels",
+    "organ_labels": "theraflow.organs.labels",
+    "organ_mask": "theraflow.organs.labels",
+    "organ_statistics": "theraflow.organs.measure",
+    "segment_organs": "theraflow.organs.segment",
+}
 
 __all__ = [
     "GROUPS",
@@ -15,11 +33,21 @@ __all__ = [
     "WEIGHTS",
     "check_weights",
     "fetch_weights",
+    "implausible_organs",
     "import_organs",
+    "judge_organs",
     "label_names",
     "measure_organs",
+    "organ_called",
     "organ_labels",
     "organ_mask",
     "organ_statistics",
     "segment_organs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module at first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,6 +1,7 @@
 """Names and numbers of organs: those of TotalSegmentator's task `total`, and groups of them."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -118,3 +119,47 @@ def label_names(labels: Iterable[int] | None = None) -> dict[str, str]:
     """`{"1": "spleen", ...}` as sidecars hold it, for all labels or for those given."""
     numbers = range(1, len(_NAMES) + 1) if labels is None else labels
     return {str(label): _NAMES[label - 1] for label in numbers}
+
+
+# How radiotherapy (AAPM TG-263, Mayo et al. 2018) and other segmentation programs write words of organ names, and
+# whole names, without their side, that have other words than TotalSegmentator's.
+_WORDS = {
+    "l": "left", "lt": "left", "r": "right", "rt": "right", "vb": "vertebrae", "vertebra": "vertebrae",
+    "oesophagus": "esophagus", "clavicle": "clavicula",
+}  # fmt: skip
+_OTHER_NAMES = {
+    "A_Aorta": "aorta", "Adrenal": "adrenal_gland", "Bladder": "urinary_bladder", "Bowel_Small": "small_bowel",
+    "Glnd_Adrenal": "adrenal_gland", "Glnd_Thyroid": "thyroid_gland", "SpinalCord": "spinal_cord",
+    "Thyroid": "thyroid_gland", "V_Venacava_I": "inferior_vena_cava", "V_Venacava_S": "superior_vena_cava",
+}  # fmt: skip
+_HALVES = {"left", "right"}
+
+
+def _words(name: str) -> frozenset[str]:
+    """The words of a name in whatever order: `L Kidney` is `kidney_left`."""
+    return frozenset(_WORDS.get(word, word) for word in re.split(r"[\s_-]+", name.strip().lower()))
+
+
+_BY_WORDS = {_words(name): name for name in _NAMES}
+_BY_OTHER_NAME = {_words(other): _words(name) for other, name in _OTHER_NAMES.items()}
+
+
+def organ_called(name: str, names: Mapping[str, str]) -> str | None:
+    """The organ that a region of a label map, SEG or RTSTRUCT stands for.
+
+    Args:
+        name: what the region is called there: by one of `names`, else by the words of an organ in any order, with
+            L and R for left and right (`Kidney_L`, `Left Kidney`), or by a name of TG-263 that has other words
+            (`Glnd_Adrenal_R`, `VB_L1`, `A_Aorta`). Case does not matter. No part of a name is enough: `Liver_GTV` is
+            no liver.
+        names: organ (as in `ORGAN_IDS`) by the name that somebody gives it.
+
+    Returns:
+        The organ, or None where the name is that of no organ.
+    """
+    own = {other.strip().lower(): organ for other, organ in names.items()}
+    if name.strip().lower() in own:
+        return own[name.strip().lower()]
+    words = _words(name)
+    side = words & _HALVES
+    return _BY_WORDS.get(_BY_OTHER_NAME.get(words - side, words - side) | side)

@@ -214,7 +214,9 @@ def _lesion_notes(lesions: pd.DataFrame) -> str:
     regions = lesions["background_region"].dropna().unique()
     notes = ["Axes: longest axial diameter and the one across it, on the first scan of the time point."]
     notes += [f"TBR: SUVpeak over the mean of {' or '.join(regions).replace('_', ' ')}." if len(regions)
-             else "No TBR: without organs there is no background region."]  # fmt: skip
+             else "No TBR: there is no background region."]  # fmt: skip
+    reasons = lesions.reindex(columns=["scan", "background_remark"]).dropna().drop_duplicates()
+    notes += [f"Background of {row.scan}: {row.background_remark}." for row in reasons.itertuples()]
     sources = set(lesions["source"].dropna())
     meanings = {
         "reader": "reader: outlined by a reader",

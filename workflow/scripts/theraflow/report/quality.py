@@ -9,6 +9,7 @@ import numpy as np
 from theraflow.files import read_json
 from theraflow.images import read_sidecar, sidecar_path
 from theraflow.layout import PatientFolder, Scan
+from theraflow.organs import implausible_organs
 
 GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"
 # A light is never told by its colour alone.
@@ -91,8 +92,16 @@ def _organs(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
     sidecar = read_sidecar(folder.organs(scan.scan))
     flags = sidecar.get("flags") or []
     remarks += flags
+    doubtful = implausible_organs(folder.organ_table(scan.scan))
+    remarks += [
+        f"Organ {organ.replace('_', ' ')} is not plausible: {reason}. It is no background region; a dose of it is "
+        "as doubtful as its outline."
+        for organ, reason in doubtful.items()
+    ]
     if sidecar.get("miniature_model"):
         return Light(BAD, "miniature model")
+    if doubtful:
+        return Light(CHECK, f"{len(doubtful)} not plausible")
     return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
 
 
