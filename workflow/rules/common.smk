@@ -21,6 +21,7 @@ from theraflow.sheets import read_scans, read_sheet, reference_scan
 from theraflow.source import code_digest
 
 SCHEMAS = Path(workflow.current_basedir) / ".." / "schemas"
+RESOURCES = Path(workflow.basedir) / "resources"
 validate(config, schema=str(SCHEMAS / "config.schema.yaml"))
 RESULTS = config["results"]
 LOGS = f"{RESULTS}/logs"

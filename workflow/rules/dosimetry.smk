@@ -1,6 +1,5 @@
 # From activity to absorbed dose: measured nuclide, predicted therapy nuclide, cycles, dose map.
 
-RESOURCES = Path(workflow.basedir) / "resources"
 DENSITIES = RESOURCES / "tissue_densities.csv"
 S_VALUES = [
     RESOURCES / "sphere_s_177Lu.csv",
