@@ -212,7 +212,7 @@ def _slice_spacing(slices: Sequence[Slice], positions: np.ndarray, normal: np.nd
             f"The slices of the series of {path} shift sideways by {sideways:.1f} mm: a tilted gantry is not "
             "supported; export a reconstruction without tilt."
         )
-    median = float(np.median(gaps))
+    median = float(np.sort(gaps)[len(gaps) // 2])  # np.median would load numpy.ma, which takes longer than the rest
     for (below, above), gap in zip(pairwise(slices), gaps.tolist(), strict=True):
         if gap < _SAME_PLACE_MM:
             raise TheraflowError(
