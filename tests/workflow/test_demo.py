@@ -15,7 +15,7 @@ from theraflow.images import read_image, same_grid, to_array
 from theraflow.organs import ORGAN_IDS
 from whole_run import REPOSITORY, Run
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.workflow
 
 PATIENTS = ("P003", "P005", "P007")
 TREATED = ("P003", "P007")

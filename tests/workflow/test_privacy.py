@@ -6,7 +6,7 @@ import shutil
 import pydicom
 import pytest
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("privacy")]
+pytestmark = pytest.mark.workflow
 
 NAME, FIRST_NAME, INSTITUTION = "Zyxwvutova", "Qwertzuline", "Quarkhausenklinik"
 IDENTITY = {

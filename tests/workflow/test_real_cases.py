@@ -6,7 +6,7 @@ import pytest
 
 from theraflow.images import read_image, read_sidecar, to_array
 
-pytestmark = [pytest.mark.workflow, pytest.mark.shared_data, pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.workflow, pytest.mark.shared_data]
 
 SARCOMAS = [f"STS_{number:03d}" for number in range(1, 11)]
 REFERENCE_OBJECTS = ["0_0", "1_0", "2_0", "2_2", "2_4", "3_1", "3_2", "4_0", "4_1"]

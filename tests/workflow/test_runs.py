@@ -16,7 +16,7 @@ from dicom_series import detector, planar, view_code, write
 from theraflow.virtual.writer import Header, Injection, write_pet
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("runs")]
+pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture(scope="module")
