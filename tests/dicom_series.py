@@ -10,6 +10,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from theraflow.dicom.annotation import Annotation
 from theraflow.dicom.export.parse import Header, parse
 
 CLASSES = {
@@ -143,6 +144,13 @@ def header(dataset: Dataset) -> Header:
     file = io.BytesIO()
     dataset.save_as(file, implicit_vr=False, little_endian=True)
     return parse(file.getvalue(), len(file.getvalue())).header
+
+
+def whole_mask(annotation: Annotation) -> np.ndarray:
+    """A reader's region on the whole grid, bool, z y x."""
+    mask = np.zeros(annotation.grid.size[::-1], bool)
+    mask[annotation.box] = annotation.inside
+    return mask
 
 
 def stacked(slices: Iterable[np.ndarray]) -> np.ndarray:

@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from dicom_series import whole_mask
 from theraflow.dicom.annotation import read_annotation
 from theraflow.dicom.regions.contours import fill_contours
 from theraflow.errors import TheraflowError
@@ -45,10 +46,6 @@ def filled(contours, image, **options):
 
 def square(low, high):
     return [(low, low), (high, low), (high, high), (low, high)]
-
-
-def voxels(annotation):
-    return sitk.GetArrayFromImage(annotation.mask).astype(bool)
 
 
 # Neither corners nor crossings of edges along a diagonal lie on voxel centres, where rounding decides.
@@ -168,8 +165,8 @@ def test_structures_are_read_by_name(tmp_path, caplog):
         "node": [("CLOSED_PLANAR", contour(image, square(1.5, 3.5), 7))],
     }
     found = read_annotation(structures(tmp_path / "rs", drawn), image)
-    assert [(one.name, int(voxels(one).sum())) for one in found] == [("liver", 200), ("node", 4)]
-    assert all(one.mask.GetPixelID() == sitk.sitkUInt8 for one in found)
+    assert [(one.name, int(whole_mask(one).sum())) for one in found] == [("liver", 200), ("node", 4)]
+    assert all(one.inside.dtype == bool for one in found)
     assert "isocentre" in caplog.text
 
 
@@ -222,8 +219,8 @@ def test_a_label_map_on_another_grid(tmp_path):
     assert [one.name for one in found] == ["label 1", "label 7"]
     expected = np.zeros((9, 16, 20), bool)
     expected[2:4, 3:5, 5:10] = True
-    assert np.array_equal(voxels(found[0]), expected)
-    assert voxels(found[1]).sum() == 1
+    assert np.array_equal(whole_mask(found[0]), expected)
+    assert whole_mask(found[1]).sum() == 1
     write_json({"labels": {"1": "liver lesion"}}, tmp_path / "labels.json")
     assert [one.name for one in read_annotation(tmp_path / "labels.nii.gz", image)] == [
         "liver lesion",
@@ -248,7 +245,7 @@ def test_a_published_segmentation_lies_on_its_ct(shared_data, liver_ct):
     for frame, groups in zip(dataset.pixel_array, dataset.PerFrameFunctionalGroupsSequence, strict=True):
         place = [float(value) for value in groups.PlanePositionSequence[0].ImagePositionPatient]
         expected[liver_ct.TransformPhysicalPointToIndex(place)[2]] = frame
-    assert np.array_equal(voxels(liver), expected)
+    assert np.array_equal(whole_mask(liver), expected)
     hounsfield = sitk.GetArrayFromImage(liver_ct)[expected]
     assert 30 < np.median(hounsfield) < 80
 
@@ -293,7 +290,7 @@ def test_fractional_segments_count_from_one_half(shared_data, liver_ct, tmp_path
     expected = np.zeros((3, 512, 512), bool)
     place = liver_ct.TransformPhysicalPointToIndex([float(v) for v in sources[1].ImagePositionPatient])
     expected[place[2], 100:110, 200:220] = True
-    assert np.array_equal(voxels(lesion), expected)
+    assert np.array_equal(whole_mask(lesion), expected)
 
 
 def test_an_empty_label_map_says_that_the_reader_saw_nothing(tmp_path):

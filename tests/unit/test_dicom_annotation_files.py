@@ -12,8 +12,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy.spatial.transform import Rotation
-from test_dicom_annotation import contour, grid, square, structures, voxels
+from test_dicom_annotation import contour, grid, square, structures
 
+from dicom_series import whole_mask
 from theraflow.dicom.annotation import read_annotation
 from theraflow.dicom.regions.labelmaps import names_of_labels
 from theraflow.errors import TheraflowError
@@ -90,7 +91,7 @@ def test_every_kind_of_segmentation(tmp_path, caplog, kind, axes):
     path = write_seg(tmp_path / "seg.dcm", slices_of(image), stored, written, ["one", "two", "none"], **options)
     one, two = read_annotation(path, image)
     assert (one.name, two.name) == ("one", "two")
-    assert np.array_equal(voxels(one), expected[..., 0]) and np.array_equal(voxels(two), expected[..., 1])
+    assert np.array_equal(whole_mask(one), expected[..., 0]) and np.array_equal(whole_mask(two), expected[..., 1])
     assert one.inside.shape == (5, 6, 8) and one.start == (1, 3, 4)  # no more than its box is kept
     assert "'none'" in caplog.text and "is empty" in caplog.text
 
@@ -105,8 +106,8 @@ def test_a_segmentation_on_another_grid_keeps_place_and_volume(tmp_path, kind):
     path = write_seg(tmp_path / "seg.dcm", slices_of(drawn_on), ball.astype(np.uint8), kind, ["ball"])
     image = grid(size=(70, 70, 50), spacing=(1.7, 1.5, 2.1), origin=tuple(middle - (59, 50, 51)))
     (one,) = read_annotation(path, image)
-    assert voxels(one).sum() * 1.7 * 1.5 * 2.1 == pytest.approx(4 / 3 * np.pi * 22**3, rel=0.01)
-    z, y, x = np.argwhere(voxels(one)).mean(axis=0)
+    assert whole_mask(one).sum() * 1.7 * 1.5 * 2.1 == pytest.approx(4 / 3 * np.pi * 22**3, rel=0.01)
+    z, y, x = np.argwhere(whole_mask(one)).mean(axis=0)
     assert np.allclose(image.TransformContinuousIndexToPhysicalPoint((x, y, z)), middle, atol=0.15)
 
 
@@ -118,7 +119,7 @@ def test_fractions_are_interpolated_on_a_finer_grid(tmp_path):
     path = write_seg(tmp_path / "seg.dcm", slices_of(coarse), fractions, "FRACTIONAL", ["box"])
     fine = grid(size=(80, 2, 2), spacing=(0.4, 0.4, 0.4), origin=(0.0, 14.0, 14.0))
     (box,) = read_annotation(path, fine)
-    x = np.flatnonzero(voxels(box)[0, 0]) * 0.4
+    x = np.flatnonzero(whole_mask(box)[0, 0]) * 0.4
     assert x[0] == pytest.approx(6.0, abs=0.41) and x[-1] == pytest.approx(24 + 4 / 3, abs=0.41)
 
 
@@ -132,7 +133,7 @@ def test_a_segmentation_on_uneven_slices(tmp_path):
     path = write_seg(tmp_path / "seg.dcm", slices_of(drawn_on, heights), array, "BINARY", ["column"])
     image = grid(size=(30, 30, 1000), spacing=(2.0, 2.0, 0.1), origin=(0.0, 0.0, 0.0))
     (column,) = read_annotation(path, image)
-    z = np.flatnonzero(voxels(column)[:, 10, 10]) * 0.1
+    z = np.flatnonzero(whole_mask(column)[:, 10, 10]) * 0.1
     ends = (heights[1:] + heights[:-1]) / 2  # halfway between slices k and k + 1
     lower, upper = z[z < heights[21]], z[z > heights[21]]
     assert lower[0] == pytest.approx(ends[3], abs=0.5) and lower[-1] == pytest.approx(ends[19], abs=0.5)
@@ -166,7 +167,7 @@ def test_overlapping_segments_of_slicer(tmp_path, caplog):
     found = read_annotation(write_nrrd(tmp_path / "a.seg.nrrd", layers, fields), image)
     assert [one.name for one in found] == ["liver", "hot spot", "node"]
     expected = [layers[..., 0] == 1, layers[..., 1] == 1, layers[..., 0] == 2]
-    assert all(np.array_equal(voxels(one), mask) for one, mask in zip(found, expected, strict=True))
+    assert all(np.array_equal(whole_mask(one), mask) for one, mask in zip(found, expected, strict=True))
     assert "'none'" in caplog.text
     # Before Slicer 4.11 a segment was a layer.
     layers[..., 0] = layers[..., 0] == 1
@@ -185,7 +186,7 @@ def test_nrrd_in_ras_lies_where_it_says(tmp_path):
     path = write_nrrd(tmp_path / "ras.nrrd", array, space="right-anterior-superior")
     # The voxel's centre, RAS (1, 18.5, 46), is LPS (-1, -18.5, 46); it is 2 x 2.5 x 3 mm large.
     (one,) = read_annotation(path, grid(size=(9, 9, 9), spacing=(1.0, 1.0, 1.0), origin=(-5.25, -22.5, 42.0)))
-    assert [sorted(set(along.tolist())) for along in np.nonzero(voxels(one))] == [[3, 4, 5], [3, 4, 5], [4, 5]]
+    assert [sorted(set(along.tolist())) for along in np.nonzero(whole_mask(one))] == [[3, 4, 5], [3, 4, 5], [4, 5]]
 
 
 def test_names_of_labels(tmp_path):
@@ -205,7 +206,7 @@ def test_names_of_labels(tmp_path):
     )
     nibabel.save(stored, tmp_path / "table.nii.gz")
     first, _ = read_annotation(tmp_path / "table.nii.gz", image)
-    assert first.name == "spleen" and np.array_equal(voxels(first), array == 3)
+    assert first.name == "spleen" and np.array_equal(whole_mask(first), array == 3)
     # The sidecar is the reader's latest word.
     write_json({"labels": {"3": "node"}}, tmp_path / "table.json")
     assert read_annotation(tmp_path / "table.nii.gz", image)[0].name == "node"
@@ -225,7 +226,7 @@ def test_labels_beside_each_other_share_no_voxel_on_another_grid(tmp_path):
     # Voxel centres of this grid lie exactly between those of the map.
     image = grid(size=(5, 5, 5), spacing=(1.0, 1.0, 1.0), origin=(0.5, 0.5, 0.5))
     one, two = read_annotation(tmp_path / "map.nrrd", image)
-    assert np.all(voxels(one) ^ voxels(two))
+    assert np.all(whole_mask(one) ^ whole_mask(two))
 
 
 def test_sixty_regions_take_no_sixty_images(tmp_path):
@@ -237,8 +238,8 @@ def test_sixty_regions_take_no_sixty_images(tmp_path):
     found = read_annotation(structures(tmp_path / "rs", drawn), image)
     assert len(found) == 60
     assert all(one.inside.shape == (3, 10, 10) and one.inside.base is None for one in found)
-    assert voxels(found[7]).sum() == 300
-    assert found[7].mask.GetSize() == image.GetSize()
+    assert whole_mask(found[7]).sum() == 300
+    assert whole_mask(found[7]).shape == image.GetSize()[::-1]
 
 
 def damaged(content, count):

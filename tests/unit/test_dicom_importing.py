@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, pet, spect, write, write_slices
 
+from dicom_series import ct, pet, spect, whole_mask, write, write_slices
 from theraflow.dicom import import_ct, import_emission, read_annotation
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar, voxel_volume_ml
@@ -25,7 +25,7 @@ def emission(folder, output, tracer=FDG, **overrides):
 
 
 def region(path, image, name=None):
-    found = {one.name: sitk.GetArrayFromImage(one.mask).astype(bool) for one in read_annotation(path, image)}
+    found = {one.name: whole_mask(one) for one in read_annotation(path, image)}
     return found[name] if name else next(iter(found.values()))
 
 

@@ -7,9 +7,10 @@ from -200 to 200 HU only); import, mask and measurement are the library's.
 import pandas as pd
 import pytest
 
+from dicom_series import whole_mask
 from ibsi_recipe import interpolate
 from theraflow.dicom import import_ct, import_emission, read_annotation
-from theraflow.images import read_image
+from theraflow.images import from_array, read_image
 from theraflow.layout import Scan
 from theraflow.lesions import Region, geometry, ibsi_peaks
 
@@ -34,7 +35,9 @@ def test_sarcomas_have_the_values_of_the_ibsi(shared_data, tmp_path, modality, p
     image = read_image(path)
     (annotation,) = read_annotation(folder / "mask" / "RS.dcm", image)
     spacing = (3.0,) * 3 if modality == "PET" else (1.0,) * 3
-    values, inside, grid = interpolate(image, annotation.mask, spacing, "cubic", whole_numbers=modality == "CT")
+    values, inside, grid = interpolate(
+        image, from_array(whole_mask(annotation), image), spacing, "cubic", whole_numbers=modality == "CT"
+    )
     volume_ml = geometry(Region.of(inside), grid)["volume_ml"]
     if modality == "CT":
         inside &= (values >= -200) & (values <= 200)

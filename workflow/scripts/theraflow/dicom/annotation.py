@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pydicom
 import SimpleITK as sitk
 from scipy import ndimage
 
-from theraflow.dicom.regions.crops import Crop, image_of_crop
+from theraflow.dicom.regions.crops import Crop
 from theraflow.dicom.regions.labelmaps import label_map_regions
 from theraflow.dicom.regions.segmentation import segment_regions
 from theraflow.dicom.regions.structures import structure_regions
@@ -39,16 +38,6 @@ class Annotation:
     def box(self) -> tuple[slice, slice, slice]:
         """The box as slices (z, y, x) into an array of the grid."""
         return tuple(slice(a, a + n) for a, n in zip(self.start, self.inside.shape, strict=True))
-
-    @cached_property
-    def mask(self) -> sitk.Image:
-        """uint8 image, 1 inside, on the whole grid; it takes memory from the first use on.
-
-        It is kept because a view of its voxels (`GetArrayViewFromImage`) does not keep it alive.
-        """
-        whole = np.zeros(self.grid.size[::-1], np.uint8)
-        whole[self.box] = self.inside
-        return image_of_crop(whole, self.grid)
 
 
 def read_annotation(path: Path | str, grid: sitk.Image) -> list[Annotation]:

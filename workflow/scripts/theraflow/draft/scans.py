@@ -1,21 +1,20 @@
 """The scans of one patient: which series are one scan, its CT, its annotation, its tracer."""
 
 import datetime
-import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from theraflow.dicom.export.choice import Choice, SeveralSeriesError, choose_ct, choose_emission
-from theraflow.dicom.export.header import date, moment, text
+from theraflow.dicom.export.header import date, moment, readable, text
 from theraflow.dicom.export.index import Index
 from theraflow.dicom.export.series import Instance, Kind, Series
 from theraflow.draft.patients import study_uid
 from theraflow.draft.tracers import Radiopharmaceutical, Told, tell_tracer, tracers_in
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import nuclide
+from theraflow.organs.labels import ORGAN_IDS, organ_called
 
 MEASURED = (Kind.PET, Kind.SPECT_AS_PET, Kind.SPECT)
 PLANAR = (Kind.PLANAR, Kind.PLANAR_WHOLE_BODY)
@@ -102,7 +101,7 @@ class DraftScan:
     @property
     def started(self) -> datetime.datetime | None:
         """Start of the acquisition; without time of day where only the study has a date."""
-        stated = self.image.acquired_at or _read(date, self.image, "StudyDate")
+        stated = self.image.acquired_at or readable(date, self.image.header, "StudyDate")
         if stated is None or isinstance(stated, datetime.datetime):
             return stated
         return datetime.datetime.combine(stated, datetime.time())
@@ -255,7 +254,7 @@ def _choose_ct(scan: DraftScan, series: Sequence[Series], identity: frozenset[st
 
 
 def _check_date(scan: DraftScan) -> None:
-    study_day = _read(date, scan.image, "StudyDate")
+    study_day = readable(date, scan.image.header, "StudyDate")
     if scan.image.acquired_at and study_day and abs((scan.image.acquired_at.date() - study_day).days) > 1:
         scan.notes.append(f"date: acquired {scan.image.acquired_at:%Y-%m-%d}, but the study is of {study_day}")
 
@@ -281,19 +280,10 @@ def _choose_annotation(scan: DraftScan, annotations: Sequence[Annotation]) -> No
 
 def _contents(annotation: Annotation) -> str | None:
     """`organs` or `lesions`; None where it holds both, or organs that are not called as TotalSegmentator's."""
-    # Only where there is an annotation: the package is slow to import.
-    from theraflow.organs.labels import ORGAN_IDS
-
     names = {name.lower() for name in annotation.names()}
     if names and names <= {name.lower() for name in ORGAN_IDS}:
         return "organs"
-    organs = {_parts(name) for name in ORGAN_IDS}
-    return None if any(_parts(name) in organs for name in names) else "lesions"
-
-
-def _parts(name: str) -> frozenset[str]:
-    """Words in whatever order: `Left Kidney` is `kidney_left`."""
-    return frozenset(re.split(r"[\s_-]+", name.lower()))
+    return None if any(organ_called(name, {}) for name in names) else "lesions"
 
 
 def _note_planar(scans: Sequence[DraftScan], planar: Sequence[Series]) -> None:
@@ -305,10 +295,3 @@ def _note_planar(scans: Sequence[DraftScan], planar: Sequence[Series]) -> None:
         if timed:
             nearest = min(timed, key=lambda scan: (abs(scan.started - one.acquired_at), scan.order))
             nearest.notes.append(f"{one.kind} image of {one.acquired_at:%Y-%m-%d %H:%M} is there, too")
-
-
-def _read(read: Callable[..., Any], series: Series, keyword: str) -> Any:
-    try:
-        return read(series.header, keyword)
-    except TheraflowError:
-        return None

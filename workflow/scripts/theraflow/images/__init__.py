@@ -48,6 +48,25 @@ def grid_of(image: sitk.Image) -> Grid:
     return Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
 
+def axes_of(grid: Grid) -> np.ndarray:
+    """Unit vectors along columns, rows and slices as the columns of a matrix, shape (3, 3)."""
+    return np.array(grid.direction).reshape(3, 3)
+
+
+def points_of_index(index: np.ndarray, grid: Grid) -> np.ndarray:
+    """Points in LPS mm of continuous indices (x, y, z), shape (N, 3)."""
+    return grid.origin + (index * grid.spacing) @ axes_of(grid).T
+
+
+def image_of_crop(array: np.ndarray, grid: Grid, start: tuple[int, ...] = (0, 0, 0)) -> sitk.Image:
+    """An image of an array (z, y, x) whose first voxel lies at index `start` (z, y, x) of a grid."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(grid.spacing)
+    image.SetDirection(grid.direction)
+    image.SetOrigin(points_of_index(np.array([start[::-1]], float), grid)[0].tolist())
+    return image
+
+
 def to_array(image: sitk.Image) -> np.ndarray:
     """The voxels as a new array, indexed z, y, x."""
     return sitk.GetArrayFromImage(image)

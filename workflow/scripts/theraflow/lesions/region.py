@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from theraflow.images import to_array
+from theraflow.images import grid_of, image_of_crop, points_of_index, to_array
 from theraflow.registration import Passage, carry_mask, carry_points
 
 Box = tuple[slice, slice, slice]
@@ -97,9 +97,7 @@ def distance_outside(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 
 def physical_points(indices: np.ndarray, grid: sitk.Image) -> np.ndarray:
     """Points (N, 3), x y z in LPS mm, of continuous indices (N, 3) in the order z, y, x."""
-    direction = np.array(grid.GetDirection()).reshape(3, 3)
-    steps = np.asarray(indices, dtype=float)[:, ::-1] * np.array(grid.GetSpacing())
-    return steps @ direction.T + np.array(grid.GetOrigin())
+    return points_of_index(np.asarray(indices, float)[:, ::-1], grid_of(grid))
 
 
 def centroid_mm(region: Region, grid: sitk.Image) -> np.ndarray:
@@ -109,18 +107,12 @@ def centroid_mm(region: Region, grid: sitk.Image) -> np.ndarray:
 
 def crop_of_grid(grid: sitk.Image, start: tuple[int, int, int], shape: tuple[int, int, int]) -> sitk.Image:
     """An empty image with the voxels of `grid` from `start` on (z, y, x), which may lie outside of it."""
-    crop = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkUInt8)
-    crop.SetSpacing(grid.GetSpacing())
-    crop.SetDirection(grid.GetDirection())
-    crop.SetOrigin(physical_points(np.array([start]), grid)[0].tolist())
-    return crop
+    return image_of_crop(np.zeros(shape, np.uint8), grid_of(grid), start)
 
 
 def region_image(region: Region, grid: sitk.Image) -> sitk.Image:
     """The region as a uint8 image of its box, in its place."""
-    image = sitk.GetImageFromArray(region.mask.astype(np.uint8))
-    image.CopyInformation(crop_of_grid(grid, region.start, region.mask.shape))
-    return image
+    return image_of_crop(region.mask.astype(np.uint8), grid_of(grid), region.start)
 
 
 CARRY_SLACK_MM = 20.0  # a deformation may bulge this far beyond the mapped corners of a box

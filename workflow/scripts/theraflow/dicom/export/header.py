@@ -194,6 +194,14 @@ def _parse_moment(value: str, offset: str | None) -> datetime.datetime:
     return moment - stated + wanted
 
 
+def readable(read: Callable[..., Any], header: Header, *arguments: Any) -> Any:
+    """A value for the table and for comparisons; None where it is broken, which the import then says by name."""
+    try:
+        return read(header, *arguments)
+    except TheraflowError:
+        return None
+
+
 def corrections(header: Header) -> tuple[str, ...] | None:
     """CorrectedImage; of an enhanced PET, which has a flag for each correction instead, ATTN and DECY by those."""
     found = words(header, "CorrectedImage")

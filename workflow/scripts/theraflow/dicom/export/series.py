@@ -2,16 +2,14 @@
 
 import datetime
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from theraflow.dicom.export.header import acquisition_start, corrections, integer, numbers, text, words
+from theraflow.dicom.export.header import acquisition_start, corrections, integer, numbers, readable, text, words
 from theraflow.dicom.export.parse import DicomFile, Header
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import nuclide
@@ -118,7 +116,7 @@ class Series:
     @cached_property
     def slices(self) -> int:
         """Number of slices, in files or frames."""
-        return sum(_readable(integer, instance.header, "NumberOfFrames") or 1 for instance in self.instances)
+        return sum(readable(integer, instance.header, "NumberOfFrames") or 1 for instance in self.instances)
 
     @cached_property
     def extent_mm(self) -> float:
@@ -150,7 +148,7 @@ class Series:
     @cached_property
     def acquired_at(self) -> datetime.datetime | None:
         """Start of the acquisition: the earliest of its files, or None."""
-        times = [_readable(acquisition_start, instance.header) for instance in self.instances]
+        times = [readable(acquisition_start, instance.header) for instance in self.instances]
         return min((time for time in times if time is not None), default=None)
 
     def __str__(self) -> str:
@@ -162,17 +160,9 @@ class Series:
         return f"{self.modality} series {name}{quoted} ({self.kind}) with {self.slices} slices{when}"
 
 
-def _readable(read: Callable[..., Any], header: Header, *arguments: Any) -> Any:
-    """A value for the table and for comparisons; None where it is broken, which the import then says by name."""
-    try:
-        return read(header, *arguments)
-    except TheraflowError:
-        return None
-
-
 def numbers_or_none(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
     """Numbers, or None also where they cannot be read: for choosing, not for computing."""
-    return _readable(numbers, header, keyword, count)
+    return readable(numbers, header, keyword, count)
 
 
 def _positions(header: Header) -> list[tuple[float, ...] | None]:
@@ -199,7 +189,7 @@ def _kind(header: Header) -> Kind:
 
 def _is_page(header: Header, what: tuple[str, ...]) -> bool:
     placeless = "DERIVED" in what and _orientation(header) is None and text(header, "Modality") != "NM"
-    coloured = _readable(integer, header, "SamplesPerPixel") not in (None, 1)
+    coloured = readable(integer, header, "SamplesPerPixel") not in (None, 1)
     return coloured or placeless or any(map(_PAGE.search, what))
 
 

@@ -11,13 +11,12 @@ from scipy.spatial import KDTree
 from theraflow.dicom.regions.crops import (
     CORNERS,
     Crop,
-    axes_of,
     grid_of_axes,
     index_of_points,
     inside_on_grid,
-    points_of_index,
 )
 from theraflow.errors import TheraflowError
+from theraflow.images import axes_of, points_of_index
 from theraflow.nifti import Grid
 
 logger = logging.getLogger(__name__)

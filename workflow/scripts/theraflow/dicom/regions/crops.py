@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from theraflow.images import INTERPOLATION, grid_of
+from theraflow.images import INTERPOLATION, axes_of, grid_of, image_of_crop, points_of_index
 from theraflow.nifti import Grid
 
 # The first voxel (z, y, x) of a box of a grid, and the values of its voxels (z, y, x): for a region, whether they lie
@@ -15,11 +15,6 @@ from theraflow.nifti import Grid
 Crop = tuple[tuple[int, int, int], np.ndarray]
 # The corners of a box in units of its sides.
 CORNERS = np.array(list(np.ndindex(2, 2, 2)))
-
-
-def axes_of(grid: Grid) -> np.ndarray:
-    """Unit vectors along columns, rows and slices as the columns of a matrix, shape (3, 3)."""
-    return np.array(grid.direction).reshape(3, 3)
 
 
 def grid_of_axes(size: np.ndarray, spacing: np.ndarray, origin: np.ndarray, axes: np.ndarray) -> Grid:
@@ -30,20 +25,6 @@ def grid_of_axes(size: np.ndarray, spacing: np.ndarray, origin: np.ndarray, axes
 def index_of_points(points: np.ndarray, grid: Grid) -> np.ndarray:
     """Continuous index (x, y, z) of points in LPS mm, shape (N, 3)."""
     return (points - grid.origin) @ np.linalg.inv(axes_of(grid)).T / grid.spacing
-
-
-def points_of_index(index: np.ndarray, grid: Grid) -> np.ndarray:
-    """Points in LPS mm of continuous indices (x, y, z), shape (N, 3)."""
-    return grid.origin + (index * grid.spacing) @ axes_of(grid).T
-
-
-def image_of_crop(array: np.ndarray, grid: Grid, start: tuple[int, ...] = (0, 0, 0)) -> sitk.Image:
-    """An image of an array (z, y, x) whose first voxel lies at index `start` (z, y, x) of a grid."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(grid.spacing)
-    image.SetDirection(grid.direction)
-    image.SetOrigin(points_of_index(np.array([start[::-1]], float), grid)[0].tolist())
-    return image
 
 
 def inside_on_grid(
