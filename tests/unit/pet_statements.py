@@ -6,11 +6,11 @@ import math
 import struct
 
 import numpy as np
-from dicom_series import header as seen
-from dicom_series import pet
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
+from dicom_series import header as seen
+from dicom_series import pet
 from theraflow.dicom.quantity.facts import read_facts
 from theraflow.dicom.quantity.suv import quantify_suv
 from theraflow.layout import Scan

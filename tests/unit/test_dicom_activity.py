@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_series import header as seen
-from dicom_series import pet, spect, write
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from scipy.optimize import brentq
 
+from dicom_series import header as seen
+from dicom_series import pet, spect, write
 from theraflow.dicom import import_emission
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.quantity.activity import Counted, quantify_activity

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from dicom_series import ct, pet, spect, write, write_slices
 
+from dicom_series import ct, pet, spect, write, write_slices
 from theraflow.dicom.export.choice import choose_ct, choose_emission, series_table
 from theraflow.dicom.export.index import read_index
 from theraflow.errors import TheraflowError

@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_series import ct, pet, spect, write_slices
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
@@ -45,6 +44,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_series import ct, pet, spect, write_slices
 from theraflow.dicom import import_ct, import_emission
 from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError

@@ -4,12 +4,12 @@ import copy
 import datetime
 
 import pytest
-from dicom_series import header as seen
-from dicom_series import pet
 from pet_statements import GE, add_private, decay, dt, injection, scan, suv
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
+from dicom_series import header as seen
+from dicom_series import pet
 from theraflow.dicom.quantity.facts import read_facts
 from theraflow.errors import TheraflowError
 

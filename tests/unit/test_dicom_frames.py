@@ -4,11 +4,11 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, enhanced, image, spect, stacked, write, write_slices
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless, generate_uid
 
+from dicom_series import ct, enhanced, image, spect, stacked, write, write_slices
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.export.series import Kind
 from theraflow.dicom.voxels.volume import ct_slices, rescale, scaled_slices, stack_slices

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from dicom_series import ct, pet, spect, stacked, write, write_slices
 from pydicom import Dataset
 
+from dicom_series import ct, pet, spect, stacked, write, write_slices
 from theraflow.dicom import modalities
 from theraflow.dicom.export.choice import choose_ct, choose_emission
 from theraflow.dicom.export.index import Index, read_index

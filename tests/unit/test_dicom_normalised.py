@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_series import pet, write_slices
 from pet_statements import FDG, decay, mass_kg, suv
 
+from dicom_series import pet, write_slices
 from theraflow.dicom import import_emission
 from theraflow.dicom.normalised import normalise_pet
 from theraflow.dicom.quantity.normalisation import normal_mass_kg, normalisations

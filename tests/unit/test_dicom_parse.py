@@ -9,7 +9,6 @@ from unittest import mock
 
 import pydicom
 import pytest
-from dicom_series import pet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import DataElement, Dataset
@@ -23,6 +22,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from dicom_series import pet
 from theraflow.dicom.export import parse
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.export.parse import ELEMENTS, BrokenDicomError, DicomFile, Header, read_file

@@ -6,8 +6,6 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_series import enhanced as multi_frame
-from dicom_series import pet, write
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pet_statements import (
@@ -32,6 +30,8 @@ from pet_statements import (
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
+from dicom_series import enhanced as multi_frame
+from dicom_series import pet, write
 from theraflow.dicom import import_emission
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan

@@ -6,7 +6,6 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, pet, stacked, write_slices
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -19,6 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from dicom_series import ct, pet, stacked, write_slices
 from theraflow.dicom import modalities
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.voxels.volume import ct_slices, rescale, scaled_slices, stack_slices

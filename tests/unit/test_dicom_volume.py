@@ -6,10 +6,10 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import ct, pet, spect, stacked, write, write_slices
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_series import ct, pet, spect, stacked, write, write_slices
 from theraflow.dicom.export.header import numbers
 from theraflow.dicom.export.index import read_index
 from theraflow.dicom.voxels.volume import ct_slices, rounded_hu, scaled_slices, stack_slices

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from dicom_series import ct, pet, spect, write, write_slices
 from jsonschema import Draft202012Validator
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -18,6 +17,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 import theraflow.dicom.export.index
+from dicom_series import ct, pet, spect, write, write_slices
 from theraflow.__main__ import main
 from theraflow.dicom.export.parse import read_file
 from theraflow.draft.sheet import draft_sheets

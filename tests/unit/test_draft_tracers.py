@@ -1,12 +1,12 @@
 """The tracer that a header tells of, against the code dictionaries that pydicom makes from PS3.16."""
 
 import pytest
-from dicom_series import header, pet
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr._concepts_dict import concepts
 from pydicom.sr._snomed_dict import mapping
 
+from dicom_series import header, pet
 from theraflow.draft.tracers import radiopharmaceuticals, tell_tracer, tracers_in
 from theraflow.nuclides import nuclide
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from theraflow.errors import TheraflowError
-from theraflow.organs import devices
-from theraflow.organs.devices import (
+from theraflow.organs.totalsegmentator import devices
+from theraflow.organs.totalsegmentator.devices import (
     DEVICE_ERROR,
     OUT_OF_MEMORY,
     Attempt,
@@ -221,9 +221,19 @@ def test_nothing_is_coarser_than_6_mm():
 
 
 @pytest.mark.parametrize(
-    ("resolution_mm", "device", "allowed", "needed"),
-    [(1.5, "auto", True, (1.5, 3)), (3, "gpu", True, (3, 6)), (6, "gpu", True, (6,)), (3, "cpu", True, (3,)),
-     (3, "auto", False, (3,))],
-)  # fmt: skip
-def test_weights_of_the_coarser_model_are_needed_where_it_may_run(resolution_mm, device, allowed, needed):
-    assert resolutions(resolution_mm, device, allowed) == needed
+    ("resolution_mm", "device", "allowed", "organs", "needed"),
+    [
+        (1.5, "auto", True, (), (1.5, 3)),
+        (3, "gpu", True, (), (3, 6)),
+        (6, "gpu", True, (), (6,)),
+        (3, "cpu", True, (), (3,)),
+        (3, "auto", False, (), (3,)),
+        (1.5, "auto", True, ("liver",), (1.5, 3, 6)),
+        (1.5, "cpu", True, ("liver",), (1.5, 6)),
+        (6, "cpu", False, ("liver",), (6,)),
+    ],
+)
+def test_weights_of_other_resolutions_are_needed_where_their_models_may_run(
+    resolution_mm, device, allowed, organs, needed
+):
+    assert resolutions(resolution_mm, device, allowed, organs) == needed

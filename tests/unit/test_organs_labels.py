@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, to_array
-from theraflow.organs import GROUPS, ORGAN_IDS, organ_called, organ_labels, organ_mask
+from theraflow.organs import GROUPS, ORGAN_IDS, organ_called, organ_labels, organ_mask, refuse_missing_organs
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,14 @@ def test_right_is_right(published):
     assert centre("kidney_right")[0] < centre("inferior_vena_cava")[0] < centre("aorta")[0] < centre("kidney_left")[0]
     assert centre("costal_cartilages")[1] < centre("aorta")[1] < centre("spinal_cord")[1]
     assert centre("vertebrae_L2")[2] < centre("vertebrae_L1")[2] < centre("vertebrae_T12")[2]
+
+
+def test_a_choice_of_organs_must_hold_what_the_configuration_names():
+    needed = {"dosimetry: organs": ["kidney_left", "liver"], "lesions: physiologic: FDG": ["bowel"]}
+    refuse_missing_organs([], needed)
+    refuse_missing_organs(["kidneys", "liver", "small_bowel", "duodenum", "colon"], needed)
+    for only, missing in ((["liver", "bowel"], "kidney_left"), (["kidneys", "liver", "colon"], "bowel")):
+        with pytest.raises(TheraflowError, match=rf"leaves out {missing}, which .* names; add it there"):
+            refuse_missing_organs(only, needed)
+    with pytest.raises(TheraflowError, match="no organ 'livre'"):
+        refuse_missing_organs(["livre"], {})

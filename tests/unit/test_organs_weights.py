@@ -17,8 +17,8 @@ from threshold_model import write_threshold_model
 from theraflow.errors import TheraflowError
 from theraflow.files import read_json
 from theraflow.organs import WEIGHTS, check_weights, fetch_weights
-from theraflow.organs import weights as module
-from theraflow.organs.weights import (
+from theraflow.organs.totalsegmentator import weights as module
+from theraflow.organs.totalsegmentator.weights import (
     CHECKPOINT,
     LICENSED,
     MARK,

@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 
 from theraflow.organs import ORGAN_IDS
-from theraflow.organs.weights import CHECKPOINT, WEIGHTS
+from theraflow.organs.totalsegmentator.weights import CHECKPOINT, ORGANS, TRAINERS
 
-TRAINER = "nnUNetTrainer_4000epochs_NoMirroring"
 STAGES = 2
+FOUND = ORGAN_IDS["liver"]
 
 
-def plans(resolution_mm: float) -> dict:
+def plans(dataset: str, resolution_mm: float) -> dict:
     resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     return {
-        "dataset_name": WEIGHTS[resolution_mm][0],
+        "dataset_name": dataset,
         "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": [resolution_mm] * 3,
         "original_median_shape_after_transp": [32, 32, 32],
@@ -70,19 +70,25 @@ def plans(resolution_mm: float) -> dict:
     }
 
 
-def write_threshold_model(weights: Path, resolution_mm: float, threshold_hu: float = 500.0) -> Path:
-    """Write a model that labels every voxel above `threshold_hu` as liver; gives its dataset folder."""
+def write_threshold_model(weights: Path, resolution_mm: float, threshold_hu: float = 500.0) -> None:
+    """Write models that label every voxel above `threshold_hu` as the fifth of their organs, which is the liver, or at
+    1.5 mm in each part the fifth organ of that part."""
+    for dataset, organs in ORGANS[resolution_mm].items():
+        _write(weights / dataset, resolution_mm, organs, threshold_hu)
+
+
+def _write(dataset: Path, resolution_mm: float, organs: int, threshold_hu: float) -> None:
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-    settings = plans(resolution_mm)
+    settings = plans(dataset.name, resolution_mm)
     architecture = settings["configurations"]["3d_fullres"]["architecture"]
     network = get_network_from_plans(
         architecture["network_class_name"],
         architecture["arch_kwargs"],
         architecture["_kw_requires_import"],
         1,
-        1 + len(ORGAN_IDS),
+        1 + organs,
         deep_supervision=False,
     )
     with torch.no_grad():
@@ -95,22 +101,21 @@ def write_threshold_model(weights: Path, resolution_mm: float, threshold_hu: flo
         head = network.decoder.seg_layers[-1]
         head.bias.fill_(-100.0)  # organs that are not there
         head.bias[0], head.weight[0, 0] = 0.0, 0.0
-        head.bias[ORGAN_IDS["liver"]] = -100.0 * threshold_hu / 1000.0
-        head.weight[ORGAN_IDS["liver"], 0] = 100.0
-    dataset = weights / WEIGHTS[resolution_mm][0]
-    checkpoint = dataset / f"{TRAINER}__nnUNetPlans__3d_fullres" / CHECKPOINT
+        head.bias[FOUND] = -100.0 * threshold_hu / 1000.0
+        head.weight[FOUND, 0] = 100.0
+    trainer = TRAINERS[resolution_mm]
+    checkpoint = dataset / f"{trainer}__nnUNetPlans__3d_fullres" / CHECKPOINT
     checkpoint.parent.mkdir(parents=True)
-    labels = {"background": 0, **ORGAN_IDS}
+    labels = {"background": 0, **{str(label): label for label in range(1, 1 + organs)}}
     description = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
     (checkpoint.parents[1] / "plans.json").write_text(json.dumps(settings))
     (checkpoint.parents[1] / "dataset.json").write_text(json.dumps(description))
     torch.save(
         {
             "network_weights": network.state_dict(),
-            "trainer_name": TRAINER,
+            "trainer_name": trainer,
             "init_args": {"configuration": "3d_fullres"},
             "inference_allowed_mirroring_axes": None,
         },
         checkpoint,
     )
-    return dataset

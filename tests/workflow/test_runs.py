@@ -204,6 +204,7 @@ def test_the_workflow_is_lint_clean():
         ({"dosimetry": {"spect_fwhm_mm": -1}}, "spect_fwhm_mm"),
         ({"tracers": {"FDG": {"nuclide": "18F", "quantity": "suv"}}}, "radiopharmaceutical"),
         ({"organs": {"backend": "none", "device": "tpu"}}, "device"),
+        ({"organs": {"only": ["liver"]}}, "only in the config leaves out kidney_left, which dosimetry: organs names"),
     ],
 )
 def test_a_wrong_configuration_is_refused(make_run, repository_cases, change, sentence):

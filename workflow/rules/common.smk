@@ -101,6 +101,18 @@ def has_organs(scan):
     return has_ct(scan) and (scan.organs is not None or backend == "totalsegmentator")
 
 
+def get_needed_organs():
+    """The organs that other parts of the configuration name, by the part."""
+    from theraflow.lesions.uptake import BACKGROUND_ORGANS, organs_of_background
+
+    needed = {"dosimetry: organs": config["dosimetry"]["organs"]}
+    if config["background"] in BACKGROUND_ORGANS:
+        needed["background"] = organs_of_background(config["background"])
+    for tracer, names in config["lesions"]["physiologic"].items():
+        needed[f"lesions: physiologic: {tracer}"] = names
+    return needed
+
+
 def has_dosimetry(patient):
     return any(scan.quantity == "activity" for scan in SCANS[patient])
 

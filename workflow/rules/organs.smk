@@ -1,17 +1,20 @@
 # Organ labels on the CT grid: TotalSegmentator, or a label map that the user brings.
 
-from theraflow.organs.devices import gpus_wanted, resolutions
-from theraflow.organs.weights import manifest_path, needed_weights
+from theraflow.organs import refuse_missing_organs
+from theraflow.organs.totalsegmentator.devices import gpus_wanted, resolutions
+from theraflow.organs.totalsegmentator.weights import manifest_path, needed_weights
 
 ORGANS = config["organs"]
 # With `device: auto` a job asks for a GPU where the machine that plans has one. On a cluster that is the login node,
 # which mostly has none: there the profile decides (`set-resources: organs:gpu=1`).
 GPUS = gpus_wanted(ORGANS["device"])
 RESOLUTIONS = resolutions(
-    ORGANS["resolution"], ORGANS["device"], ORGANS["lower_resolution"]
+    ORGANS["resolution"], ORGANS["device"], ORGANS["lower_resolution"], ORGANS["only"]
 )
 try:
     needed_weights(ORGANS["task"], ORGANS["resolution"])
+    if ORGANS["only"]:
+        refuse_missing_organs(ORGANS["only"], get_needed_organs())
 except TheraflowError as error:
     raise WorkflowError(str(error))
 

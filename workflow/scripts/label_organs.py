@@ -11,6 +11,7 @@ with job(snakemake.log[0], snakemake.threads):
     if scan.organs:
         import_organs(scan.organs, ct, labels, settings["names"])
     else:
-        choice = {key: settings[key] for key in ("task", "device", "weights", "lower_resolution")}
-        segment_organs(ct, labels, resolution_mm=settings["resolution"], threads=snakemake.threads, **choice)
+        choice = {key: settings[key] for key in ("task", "device", "weights", "lower_resolution", "bfloat16")}
+        choice |= {"resolution_mm": settings["resolution"], "organs": settings["only"], "threads": snakemake.threads}
+        segment_organs(ct, labels, **choice)
     measure_organs(ct, labels, snakemake.output.table, scan.patient, scan.scan)

@@ -2,8 +2,8 @@
 
 Label maps are uint8 on the grid of the CT, numbered as TotalSegmentator's task `total`.
 
-`devices` and `weights` serve the Snakefile while it plans, so importing this package loads nothing but the standard
-library; the other names load numpy and SimpleITK when they are first used.
+The Snakefile asks for devices and weights while it plans, so importing this package loads nothing but the standard
+library; most names load numpy and SimpleITK when they are first used.
 """
 
 import importlib
@@ -12,9 +12,9 @@ from typing import Any
 _HOMES = {
     "GROUPS": "theraflow.organs.labels",
     "ORGAN_IDS": "theraflow.organs.labels",
-    "WEIGHTS": "theraflow.organs.weights",
-    "check_weights": "theraflow.organs.weights",
-    "fetch_weights": "theraflow.organs.weights",
+    "WEIGHTS": "theraflow.organs.totalsegmentator.weights",
+    "check_weights": "theraflow.organs.totalsegmentator.weights",
+    "fetch_weights": "theraflow.organs.totalsegmentator.weights",
     "implausible_organs": "theraflow.organs.plausibility",
     "import_organs": "theraflow.organs.imported",
     "judge_organs": "theraflow.organs.plausibility",
@@ -24,6 +24,7 @@ _HOMES = {
     "organ_labels": "theraflow.organs.labels",
     "organ_mask": "theraflow.organs.labels",
     "organ_statistics": "theraflow.organs.measure",
+    "refuse_missing_organs": "theraflow.organs.labels",
     "segment_organs": "theraflow.organs.segment",
 }
 
@@ -42,6 +43,7 @@ __all__ = [
     "organ_labels",
     "organ_mask",
     "organ_statistics",
+    "refuse_missing_organs",
     "segment_organs",
 ]
 

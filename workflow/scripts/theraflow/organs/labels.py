@@ -1,7 +1,7 @@
 """Names and numbers of organs: those of TotalSegmentator's task `total`, and groups of them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -95,6 +95,23 @@ def organ_labels(*names: str) -> list[int]:
             )
         labels.update(ORGAN_IDS[organ] for organ in GROUPS.get(name, (name,)))
     return sorted(labels)
+
+
+def refuse_missing_organs(only: Collection[str], needed: Mapping[str, Collection[str]]) -> None:
+    """Refuse a choice of organs that leaves out one which another part of the configuration names.
+
+    Args:
+        only: organs and groups that are segmented; none means all.
+        needed: the organs and groups that each part of the configuration names, by the part.
+
+    Raises:
+        TheraflowError: one is left out, or no organ and no group has that name.
+    """
+    chosen = set(organ_labels(*only))
+    for part, names in needed.items():
+        for name in names:
+            if only and not chosen.issuperset(organ_labels(name)):
+                raise TheraflowError(f"organs: only in the config leaves out {name}, which {part} names; add it there.")
 
 
 def organ_mask(labels: np.ndarray, *names: str) -> np.ndarray:

@@ -9,13 +9,13 @@ from scipy import ndimage
 
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, same_grid, to_array, voxel_volume_ml
+from theraflow.organs.body import BODY_HU
 from theraflow.organs.labels import ORGAN_IDS
 from theraflow.organs.plausibility import IN_ONE_PIECE, PIECE_FRACTION, judge_organs, spine_x_mm
 from theraflow.tables import write_table
 
 MEASURES = ("organ", "label", "volume_ml", "mean_hu", "touches_edge", "x_mm", "y_mm", "z_mm", "pieces", "gap_mm")
 COLUMNS = ("patient", "scan", *MEASURES, "plausible", "remark")
-BODY_HU = -300.0  # between air and fat
 
 
 def organ_statistics(labels: np.ndarray, hu: np.ndarray, grid: sitk.Image) -> pd.DataFrame:

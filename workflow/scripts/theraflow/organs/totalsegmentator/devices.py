@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ GPU_FILES = ("dev/nvidia[0-9]*", "usr/lib/wsl/lib/libcuda.so.1")
 ROOT = Path("/")
 # The next coarser model of task total, in mm.
 COARSER = {1.5: 3.0, 3.0: 6.0}
+# Where only some organs are wanted, TotalSegmentator finds them with this model and crops the CT to them.
+ROUGH_MM = 6.0
 # TotalSegmentator's force_split cuts a CT into three parts that overlap by 20 slices on each side: below 57 slices it
 # crashes, and below twice that the parts are hardly smaller than the whole.
 FEWEST_SLICES_TO_SPLIT = 120
@@ -203,8 +206,17 @@ def attempts(gpu: str | None, resolution_mm: float, length_mm: float, lower_reso
     return (*ladder, on_cpu)
 
 
-def resolutions(resolution_mm: float, device: str, lower_resolution: bool) -> tuple[float, ...]:
-    """The resolutions whose weights a run may need, that asked for first."""
-    if lower_resolution and device != "cpu" and resolution_mm in COARSER:
-        return resolution_mm, COARSER[resolution_mm]
-    return (resolution_mm,)
+def resolutions(
+    resolution_mm: float, device: str, lower_resolution: bool, organs: Collection[str]
+) -> tuple[float, ...]:
+    """The resolutions whose models a run may need, that asked for first.
+
+    Args:
+        resolution_mm: voxel size of the model asked for.
+        device: as in the configuration.
+        lower_resolution: whether the next coarser model may be used where a GPU's memory does not suffice.
+        organs: those wanted; none means all. Where some are, the coarsest model finds them first.
+    """
+    coarser = COARSER.get(resolution_mm) if lower_resolution and device != "cpu" else None
+    rough = ROUGH_MM if organs else None
+    return tuple(dict.fromkeys(found for found in (resolution_mm, coarser, rough) if found is not None))

@@ -58,7 +58,7 @@ DOWNLOADS = "https://github.com/wasserth/TotalSegmentator/releases/download/v2.0
 CHECKPOINT = "fold_0/checkpoint_final.pth"
 MARKER = "theraflow_miniature.json"
 MARK = "theraflow_miniature"
-MINIATURES = Path(__file__).resolve().parents[4] / "resources" / "miniature_weights"
+MINIATURES = Path(__file__).resolve().parents[5] / "resources" / "miniature_weights"
 STAGING = ".fetch_"
 FETCH = "`snakemake --cores 1 fetch_weights`"
 FETCH_AGAIN = "`snakemake --cores 1 --force fetch_weights`"
@@ -79,6 +79,12 @@ class Model:
     checkpoint: Path
     sha256: str
     miniature: bool
+
+    @property
+    def tile_mm(self) -> float:
+        """The longest edge of the part of a CT that the network sees at a time."""
+        plans = read_json(self.checkpoint.parents[1] / "plans.json")["configurations"]["3d_fullres"]
+        return max(n * spacing for n, spacing in zip(plans["patch_size"], plans["spacing"], strict=True))
 
 
 def needed_weights(task: str, resolution_mm: float) -> tuple[str, ...]:

@@ -1,0 +1,200 @@
+"""The process that segments: shared by jobs one after the other, never in the way of a second, gone with its job."""
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+from bright_box import LIVER, write_ct
+from threshold_model import write_threshold_model
+
+from theraflow.errors import TheraflowError
+from theraflow.images import read_image, to_array
+from theraflow.organs.totalsegmentator import worker as module
+from theraflow.organs.totalsegmentator.predict import Outcome, Request
+from theraflow.organs.totalsegmentator.worker import ask, serve
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_threshold_model(folder, 6)
+    return folder
+
+
+@pytest.fixture
+def temporary(monkeypatch):
+    """A folder for temporary files, of a short name; workers that are left in it are ended."""
+    folder = Path(tempfile.mkdtemp(prefix="tf"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    for process in workers(folder):
+        process.kill()
+    shutil.rmtree(folder)
+
+
+def workers(folder):
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if module.__name__ in (words := process.info["cmdline"] or []) and any(str(folder) in word for word in words)
+    ]
+
+
+def wait_until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.02)
+
+
+def request(tmp_path, weights, spacing_mm=(4.0, 4.0, 5.0), **changes):
+    ct = write_ct(tmp_path / "ct.nii.gz", spacing_mm)
+    words = {"task": "total", "resolution_mm": 6, "device": "cpu", **changes}
+    return Request(ct=str(ct), output=str(tmp_path / "organs.nii"), weights=str(weights), **words)
+
+
+def found(tmp_path):
+    return set(to_array(read_image(tmp_path / "organs.nii")).ravel().tolist())
+
+
+def test_a_second_job_finds_the_worker_of_the_first(weights, tmp_path, temporary, caplog):
+    caplog.set_level("INFO")
+    wanted = request(tmp_path, weights)
+    served_by = set()
+    for _ in range(2):
+        outcome = ask(wanted, 1)
+        assert (outcome.done, outcome.steps[-1]["device"]) == (True, "cpu")
+        assert found(tmp_path) == {0, LIVER}
+        (tmp_path / "organs.nii").unlink()
+        (process,) = workers(temporary)
+        served_by.add(process.pid)
+    assert len(served_by) == 1
+    assert os.getsid(process.pid) != os.getsid(0)  # a terminal's Ctrl-C is for the job
+    assert caplog.text.count("segmented in") == 2
+    assert process.environ()["nnUNet_def_n_proc"] == "1"
+    ask(wanted, 2)
+    assert len(workers(temporary)) == 2  # another number of threads
+
+
+def test_a_busy_worker_is_not_waited_for(weights, tmp_path, temporary):
+    with module._place(module._environment(1, False)) as place:
+        ask(request(tmp_path, weights), 1)
+    (process,) = workers(temporary)
+    assert place.name.endswith("-0")
+    assert any(word.endswith("-1") for word in process.cmdline())
+
+
+def test_what_a_worker_has_to_say_reaches_the_job(weights, tmp_path, temporary, caplog):
+    with pytest.raises(TheraflowError, match="device is 'card' in the config"):
+        ask(request(tmp_path, weights, device="card"), 1)
+    with pytest.raises(RuntimeError, match=r"none\.nii"):
+        ask(
+            Request(ct=str(tmp_path / "none.nii"), output="", weights="", task="total", resolution_mm=6, device="cpu"),
+            1,
+        )
+    assert "Traceback" in caplog.text
+    assert ask(request(tmp_path, weights), 1).done  # it is fit for the next job all the same
+
+
+def test_a_killed_worker_is_told_and_replaced(weights, tmp_path, temporary):
+    def kill():
+        wait_until(lambda: any(process.memory_info().rss > 2e8 for process in workers(temporary)))  # half-way
+        workers(temporary)[0].kill()
+
+    threading.Thread(target=kill).start()
+    with pytest.raises(TheraflowError, match="most likely for lack of memory"):
+        ask(request(tmp_path, weights), 1)
+    left = next(temporary.glob("theraflow-*/*-0")) / "left behind"
+    left.touch()
+    assert ask(request(tmp_path, weights), 1).done
+    assert not left.exists()
+
+
+def test_a_worker_whose_job_goes_away_ends_and_leaves_no_files(weights, tmp_path, temporary):
+    ask(request(tmp_path, weights), 1)
+    (process,) = workers(temporary)
+    with module._place(module._environment(1, False)) as place, module._connection(place) as lines:
+        assert lines.readline().startswith('["hello"')
+        # Large enough that it is still at work when its job is gone.
+        module._send(lines, asdict(request(tmp_path, weights, spacing_mm=(0.6, 0.6, 0.6))))
+    wait_until(lambda: not workers(temporary))
+    assert not place.exists()
+    assert not module._socket_of(place).exists()
+    assert ask(request(tmp_path, weights), 1).done
+    assert workers(temporary)[0].pid != process.pid
+
+
+def test_a_call_without_a_request_does_no_harm(weights, tmp_path, temporary):
+    ask(request(tmp_path, weights), 1)
+    with module._place(module._environment(1, False)) as place, module._connection(place):
+        (process,) = workers(temporary)
+    assert ask(request(tmp_path, weights), 1).done
+    assert workers(temporary)[0].pid == process.pid
+
+
+@pytest.fixture
+def served(temporary, monkeypatch):
+    """A worker in a thread of this process: its place and its thread."""
+    monkeypatch.setattr(module, "IDLE_S", 0.1)
+    place = module._rendezvous() / "here-0"
+    place.mkdir()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(module._socket_of(place)))
+    listener.listen(1)
+    thread = threading.Thread(target=serve, args=(place, listener))
+    thread.place = place
+    yield thread
+    thread.join(10)
+    listener.close()
+    assert not thread.is_alive()
+
+
+def test_an_idle_worker_leaves_nothing(served):
+    module._log_of(served.place).touch()
+    served.start()
+    served.join(10)
+    assert list(served.place.parent.iterdir()) == []
+
+
+def test_an_idle_worker_stays_while_a_job_is_about_to_call(served):
+    with module._held(served.place) as held:
+        assert held
+        served.start()
+        served.join(0.5)
+        assert served.is_alive()
+        assert module._socket_of(served.place).exists()
+
+
+def test_a_worker_that_lost_its_gpu_takes_no_other_job(served, tmp_path, weights, monkeypatch):
+    lost = Outcome([{"device": "gpu:0", "result": "device error"}], done=False)
+    monkeypatch.setattr(module, "predict", lambda _: lost)
+    with module._held(served.place):
+        served.start()
+        with module._connection(served.place) as lines:
+            assert lines.readline().startswith('["hello"')
+            module._send(lines, asdict(request(tmp_path, weights)))
+            answer = lines.readline()
+        assert '"done": false' in answer
+        served.join(10)
+    assert not module._socket_of(served.place).exists()
+    assert not served.place.exists()
+
+
+def test_a_folder_that_others_can_enter_is_refused(temporary):
+    folder = module._rendezvous()
+    folder.chmod(0o755)
+    with pytest.raises(TheraflowError, match="open to others; remove it"):
+        module._rendezvous()
+
+
+def test_a_path_too_long_for_a_socket_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+    with pytest.raises(TheraflowError, match="too long; set TMPDIR"):
+        module._rendezvous()
