@@ -11,9 +11,9 @@ from scipy.ndimage import gaussian_filter
 
 from theraflow.errors import TheraflowError
 from theraflow.images import from_array, read_image, to_array
+from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder
 from theraflow.registration import carry_mask, map_points, passage, read_transform, register
-from theraflow.registration.body import find_body
 from theraflow.registration.quality import EMISSION_LIMITS, LIMITS, verdict
 from theraflow.registration.rigid import best_shift
 from theraflow.virtual.anatomy import COUCH, Anatomy, Grid, Pose

@@ -27,9 +27,9 @@ from theraflow.images import (
     to_array,
     voxel_volume_ml,
 )
+from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import organ_mask
-from theraflow.registration.body import find_body
 from theraflow.tables import write_table
 
 CURVE_COLUMNS = (

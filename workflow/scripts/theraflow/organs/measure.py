@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, same_grid, to_array, voxel_volume_ml
-from theraflow.organs.body import BODY_HU
+from theraflow.images.body import BODY_HU
 from theraflow.organs.labels import ORGAN_IDS
 from theraflow.organs.plausibility import IN_ONE_PIECE, PIECE_FRACTION, judge_organs, spine_x_mm
 from theraflow.tables import write_table

@@ -19,8 +19,8 @@ from theraflow.images import (
     to_array,
     write_image,
 )
+from theraflow.images.body import body_box
 from theraflow.nifti import write_nifti
-from theraflow.organs.body import body_box
 from theraflow.organs.labels import label_names, organ_labels
 from theraflow.organs.totalsegmentator.devices import resolutions
 from theraflow.organs.totalsegmentator.predict import Outcome, Request
@@ -75,7 +75,7 @@ def segment_organs(
     _refuse_miniature([model for group in models.values() for model in group], weights, ct, virtual_patient)
     image = read_image(ct)
     grid, hu = grid_of(image), to_array(image)
-    box = body_box(hu, grid.spacing[::-1], max(model.tile_mm for model in models[resolution_mm]))
+    box = body_box(image, max(model.tile_mm for model in models[resolution_mm]))
     body = image_of_crop(np.ascontiguousarray(hu[box]), grid, tuple(edge.start for edge in box))
     with tempfile.TemporaryDirectory(prefix="theraflow_organs_") as folder:
         request = Request(

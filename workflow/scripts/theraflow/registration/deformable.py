@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from theraflow.images import from_array, resample, to_array
-from theraflow.registration.body import AIR_HU, Body
+from theraflow.images.body import AIR_HU, Body
 from theraflow.registration.rigid import IDENTITY, common_grid, field_of_view
 
 WORKING_MM = 6.0
@@ -40,7 +40,7 @@ def deform(reference: Body, scan: Body, rigid: sitk.Transform) -> sitk.Image:
     its voxels, moved along, so that no force acts and the field goes on smoothly.
 
     Args:
-        reference, scan: see `theraflow.registration.body.find_body`.
+        reference, scan: see `theraflow.images.body.find_body`.
         rigid: maps reference points to scan points.
 
     Returns:

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from theraflow.images import resample, to_array
-from theraflow.registration.body import AIR_HU, Body
+from theraflow.images.body import AIR_HU, Body
 from theraflow.registration.deformable import displacement_at
 from theraflow.registration.rigid import IDENTITY, emission_levels, field_of_view
 

@@ -7,7 +7,7 @@ import scipy.fft
 import SimpleITK as sitk
 
 from theraflow.images import from_array, resample, to_array
-from theraflow.registration.body import AIR_HU, Body
+from theraflow.images.body import AIR_HU, Body
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 SEARCH_MM = 10.0
@@ -71,7 +71,7 @@ def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTran
     centres of uptake; the better is taken.
 
     Args:
-        reference, scan: images of about 6 mm voxel size, see `theraflow.registration.body.shrink`.
+        reference, scan: images of about 6 mm voxel size, see `theraflow.images.body.shrink`.
 
     Raises:
         RuntimeError: the images do not overlap (ITK).

@@ -12,9 +12,9 @@ import theraflow
 from theraflow.errors import TheraflowError
 from theraflow.files import write_json
 from theraflow.images import read_image, read_sidecar
+from theraflow.images.body import Body, find_body, shrink
 from theraflow.layout import PatientFolder, Scan
 from theraflow.registration import quality
-from theraflow.registration.body import Body, find_body, shrink
 from theraflow.registration.deformable import WORKING_MM, as_transform, deform, invert, working_grid
 from theraflow.registration.rigid import EMISSION_MM, IDENTITY, align_bodies, align_emissions
 from theraflow.registration.transforms import write_transform

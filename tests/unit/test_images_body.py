@@ -2,10 +2,21 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theraflow.organs.body import MARGIN_MM, body_box
+from theraflow.images.body import BOX_MARGIN_MM as MARGIN_MM
+from theraflow.images.body import body_box
+
+
+def ct_of(hu, spacing):
+    """A CT of an array (z, y, x) with oblique axes."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(hu))
+    image.SetSpacing(spacing[::-1])
+    image.SetOrigin((-170.0, 20.0, 1000.0))
+    image.SetDirection(np.diag([-1.0, 1.0, -1.0]).ravel())
+    return image
 
 
 def ellipsoid(shape, spacing, centre, radii):
@@ -31,7 +42,7 @@ def test_the_box_holds_the_body_and_its_margin_and_little_more(spacing, centre, 
     hu = np.where(body, 30.0, -1000.0) + rng.normal(0.0, noise_hu, shape)
     if couch:  # a shell of one voxel, apart from the body
         hu[:, -2] = 100.0
-    box = body_box(hu.astype(np.int16), spacing, 0.0)
+    box = body_box(ct_of(hu.astype(np.int16), spacing), 0.0)
     for axis, edge in enumerate(box):
         along = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
         before, after = along[0] - edge.start, edge.stop - 1 - along[-1]
@@ -46,23 +57,23 @@ def test_legs_and_arms_apart_belong_to_the_body():
     hu[60:90, 40:60, 35:45] = 0
     hu[60:90, 40:60, 55:65] = 0
     hu[20:50, 45:55, 5:12] = 0  # an arm
-    box = body_box(hu, (4.0, 4.0, 4.0), 0.0)
+    box = body_box(ct_of(hu, (4.0, 4.0, 4.0)), 0.0)
     assert box == (slice(5, 95), slice(25, 75), slice(0, 75))
 
 
 def test_no_edge_is_shorter_than_wanted_unless_the_ct_is():
     hu = np.full((60, 60, 60), -1000, np.int16)
     hu[25:35, 5:15, 48:58] = 0
-    box = body_box(hu, (4.0, 4.0, 4.0), 160.0)
+    box = body_box(ct_of(hu, (4.0, 4.0, 4.0)), 160.0)
     assert [edge.stop - edge.start >= 40 for edge in box] == [True] * 3
     assert all(
         edge.start <= start and edge.stop >= stop
         for edge, (start, stop) in zip(box, [(25, 35), (5, 15), (48, 58)], strict=True)
     )
-    assert body_box(hu, (4.0, 4.0, 4.0), 1000.0) == (slice(0, 60),) * 3
+    assert body_box(ct_of(hu, (4.0, 4.0, 4.0)), 1000.0) == (slice(0, 60),) * 3
 
 
 @pytest.mark.parametrize("value", [-1000, 50])
 def test_a_ct_of_nothing_or_of_body_alone_stays_whole(value):
     hu = np.full((20, 30, 40), value, np.int16)
-    assert body_box(hu, (3.0, 2.0, 2.0), 0.0) == (slice(0, 20), slice(0, 30), slice(0, 40))
+    assert body_box(ct_of(hu, (3.0, 2.0, 2.0)), 0.0) == (slice(0, 20), slice(0, 30), slice(0, 40))

@@ -1,0 +1,98 @@
+"""The patient in a CT, without table, clothes and air."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage
+import SimpleITK as sitk
+
+from theraflow.errors import TheraflowError
+from theraflow.images import from_array, to_array, voxel_volume_ml
+
+AIR_HU = -1000.0
+BODY_HU = -300.0  # between fat (-100) and air or cushions
+TABLE_MM = 6.0  # links thinner than twice this between body and table are cut
+SMALLEST_BODY_ML = 500.0
+# For a box of the body: the voxels on which it is looked for, what is left around it, and the share of its largest part
+# from which on a part apart belongs to it, as an arm or a leg.
+BOX_SPACING_MM, BOX_MARGIN_MM, BOX_PART = 4.0, 20.0, 0.01
+
+
+@dataclass(frozen=True)
+class Body:
+    """A shrunken CT.
+
+    Attributes:
+        image: HU (float32), everything outside the body is air.
+        mask: uint8, 1 in the body (with lungs and bowel gas), on the grid of `image`.
+    """
+
+    image: sitk.Image
+    mask: sitk.Image
+
+
+def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """Average neighbouring voxels until they measure about `spacing_mm`; never work at full resolution."""
+    factors = [max(1, int(spacing_mm / spacing + 0.25)) for spacing in image.GetSpacing()]
+    return sitk.BinShrink(image, [min(factor, size) for factor, size in zip(factors, image.GetSize(), strict=True)])
+
+
+def find_body(ct: sitk.Image, spacing_mm: float) -> Body:
+    """Shrink a CT to about `spacing_mm` and remove what is not the patient.
+
+    The body is the largest connected part above -300 HU after thin links have been cut, with its cavities
+    filled slice by slice.
+
+    Raises:
+        TheraflowError: less than 0.5 L of body.
+    """
+    small, parts = _parts(ct, spacing_mm)
+    largest = sitk.BinaryDilate(parts == 1, [1, 1, 1])
+    mask = to_array(largest).astype(bool)
+    for index, plane in enumerate(mask):
+        mask[index] = scipy.ndimage.binary_fill_holes(plane)
+    if mask.sum() * voxel_volume_ml(small) < SMALLEST_BODY_ML:
+        raise TheraflowError("The CT shows no body: less than 0.5 L above -300 HU in one piece.")
+    body = from_array(mask, small)
+    return Body(sitk.Mask(small, body, AIR_HU), body)
+
+
+def body_box(ct: sitk.Image, shortest_mm: float) -> tuple[slice, slice, slice]:
+    """The box around all parts of the body, with a margin.
+
+    Args:
+        ct: HU.
+        shortest_mm: shorter than this no edge is made, as far as the CT reaches.
+
+    Returns:
+        slices (z, y, x) into the CT's array; all of it where it shows no body.
+    """
+    small, parts = _parts(ct, BOX_SPACING_MM)
+    voxels = np.bincount(to_array(parts).ravel())[1:]
+    if not len(voxels):
+        return tuple(slice(0, n) for n in ct.GetSize()[::-1])
+    body = to_array(parts <= int(np.count_nonzero(voxels >= BOX_PART * voxels[0]))) & to_array(parts > 0)
+    (box,) = scipy.ndimage.find_objects(body)
+    corners = [[edge.start - 0.5 for edge in box[::-1]], [edge.stop - 0.5 for edge in box[::-1]]]
+    points = [small.TransformContinuousIndexToPhysicalPoint(corner) for corner in corners]
+    first, last = (np.array(ct.TransformPhysicalPointToContinuousIndex(point)) + 0.5 for point in points)
+    edges = zip(first, last, ct.GetSpacing(), ct.GetSize(), strict=True)
+    return tuple(_widened(*edge, shortest_mm) for edge in edges)[::-1]
+
+
+def _parts(ct: sitk.Image, spacing_mm: float) -> tuple[sitk.Image, sitk.Image]:
+    """A shrunken CT, and its connected parts above -300 HU after thin links have been cut, numbered by size."""
+    # Padding values as -3024 would spoil the averages.
+    small = sitk.Cast(shrink(sitk.Clamp(ct, lowerBound=AIR_HU), spacing_mm), sitk.sitkFloat32)
+    radius = [max(1, round(TABLE_MM / length)) for length in small.GetSpacing()]
+    opened = sitk.BinaryMorphologicalOpening(small > BODY_HU, radius)
+    return small, sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True)
+
+
+def _widened(first: float, last: float, spacing_mm: float, n: int, shortest_mm: float) -> slice:
+    """An edge from voxel `first` to before `last`, with the margin and of the least length, within `n` voxels."""
+    margin = max(BOX_MARGIN_MM, (shortest_mm - (last - first) * spacing_mm) / 2) / spacing_mm
+    start, stop = max(0, int(np.floor(first - margin))), min(n, int(np.ceil(last + margin)))
+    # What one side lacks because the CT ends there the other side gets, for the sake of the least length.
+    missing = max(0, int(np.ceil(shortest_mm / spacing_mm)) - (stop - start))
+    return slice(max(0, start - missing), min(n, stop + missing))
