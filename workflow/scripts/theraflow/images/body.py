@@ -15,7 +15,7 @@ TABLE_MM = 6.0  # links thinner than twice this between body and table are cut
 SMALLEST_BODY_ML = 500.0
 # For a box of the body: the voxels on which it is looked for, what is left around it, and the share of its largest part
 # from which on a part apart belongs to it, as an arm or a leg.
-BOX_SPACING_MM, BOX_MARGIN_MM, BOX_PART = 4.0, 20.0, 0.01
+BOX_SPACING_MM, BOX_MARGIN_MM, BOX_PART = 4.0, 10.0, 0.01
 
 
 @dataclass(frozen=True)

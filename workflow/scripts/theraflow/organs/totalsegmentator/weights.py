@@ -82,9 +82,9 @@ class Model:
 
     @property
     def tile_mm(self) -> float:
-        """The longest edge of the part of a CT that the network sees at a time."""
+        """The shortest edge of the tile of a CT that the network sees at a time; it would pad what is smaller."""
         plans = read_json(self.checkpoint.parents[1] / "plans.json")["configurations"]["3d_fullres"]
-        return max(n * spacing for n, spacing in zip(plans["patch_size"], plans["spacing"], strict=True))
+        return min(n * spacing for n, spacing in zip(plans["patch_size"], plans["spacing"], strict=True))
 
 
 def needed_weights(task: str, resolution_mm: float) -> tuple[str, ...]:
