@@ -50,6 +50,12 @@ class Run:
 
     def snakemake(self, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
         """Run Snakemake as the README says; standard output and error together."""
+        with self.start(*arguments, cores=cores) as process:
+            output, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen:
+        """The same without waiting for its end, in a session of its own."""
         command = [
             sys.executable,
             "-m",
@@ -60,15 +66,14 @@ class Run:
             str(self.folder),
         ]
         command += ["--configfile", str(self.folder / "config.yaml"), "--cores", str(cores), *arguments]
-        environment = {**os.environ, "PYTHONPATH": ""}
-        return subprocess.run(
+        return subprocess.Popen(
             command,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             cwd="/",
-            check=False,
+            start_new_session=True,
         )
 
     def results(self, *parts: str) -> Path:

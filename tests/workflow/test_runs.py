@@ -1,19 +1,25 @@
 """What a user does: run the workflow, run it again, ask for one patient, meet a broken one. On two real scans."""
 
 import datetime
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pydicom
 import pytest
 import SimpleITK as sitk
 
 from dicom_series import detector, planar, view_code, write
+from theraflow.organs.totalsegmentator.worker import __name__ as WORKER
 from theraflow.virtual.writer import Header, Injection, write_pet
+from threshold_model import write_threshold_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.workflow
@@ -33,6 +39,15 @@ def jobs(text: str) -> set[str]:
     """The results that a dry run would make."""
     lines = [line.split(":", 1)[1] for line in text.splitlines() if line.strip().startswith("output:")]
     return {name.strip() for line in lines for name in line.split(",")}
+
+
+def wait_until(condition, seconds: float = 150.0):
+    """What a condition gives when it first gives something."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.05)
+    return found
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -187,6 +202,33 @@ def test_weights_that_are_not_there_are_told_before_anything_is_computed(make_ru
     result = run.snakemake()
     assert result.returncode != 0
     assert "fetch_weights" in result.stdout.split("Not finished:")[1]
+
+
+def test_a_segmentation_that_is_killed_half_way_is_resumed(make_run, repository_cases, tmp_path):
+    write_threshold_model(tmp_path, 6)
+    run = make_run("killed")
+    organs = {"backend": "totalsegmentator", "resolution": 6, "device": "cpu", "weights": str(tmp_path)}
+    run.write(repository_cases, organs=organs)
+    first, second = (run.results(name, "scans", "fdg", "organs.nii.gz") for name in ("STS_002", "STS_008"))
+    targets = [str(path.relative_to(run.folder)) for path in (first, second)]
+    process = run.start(*targets, cores=1)
+    made = wait_until(lambda: [path for path in (first, second) if path.exists()])
+    left = {first: second, second: first}[made[0]]
+    wait_until(left.with_name("ct.nii.gz").exists)
+    started = run.results("logs", left.parts[-4], "fdg.organs.log")
+    wait_until(started.exists)
+    workers = [one for one in psutil.process_iter(["cmdline"]) if WORKER in (one.info["cmdline"] or [])]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = stamps(made[0].parent)
+    assert not left.exists()
+    assert run.snakemake("--unlock").returncode == 0  # as Snakemake asks for after a kill
+    result = run.snakemake(*targets, cores=1)
+    assert result.returncode == 0, result.stdout
+    assert left.exists()
+    assert {name: time for name, time in stamps(made[0].parent).items() if name in before} == before
+    assert workers  # one of them was at work for the killed job, and has ended with it
+    wait_until(lambda: not all(one.is_running() for one in workers))
 
 
 def test_the_workflow_is_lint_clean():
