@@ -11,7 +11,7 @@ from theraflow.images.body import body_box
 
 
 def ct_of(hu, spacing):
-    """A CT of an array (z, y, x) with oblique axes."""
+    """A CT of an array (z, y, x), columns and slices running the other way."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(hu))
     image.SetSpacing(spacing[::-1])
     image.SetOrigin((-170.0, 20.0, 1000.0))
@@ -59,6 +59,20 @@ def test_legs_and_arms_apart_belong_to_the_body():
     hu[20:50, 45:55, 5:12] = 0  # an arm
     box = body_box(ct_of(hu, (4.0, 4.0, 4.0)), 0.0)
     assert box == (slice(7, 93), slice(27, 73), slice(2, 73))
+
+
+@pytest.mark.parametrize("wall_mm", [8.0, 12.0, 20.0])
+def test_a_chest_wall_over_the_lung_is_body(wall_mm):
+    spacing = (5.0, 1.0, 1.0)
+    shape, middle = (40, 300, 360), (100.0, 150.0, 180.0)
+    outside = ellipsoid(shape, spacing, middle, (1e6, 110.0, 150.0))
+    lungs = ellipsoid(shape, spacing, middle, (1e6, 110.0 - wall_mm, 150.0 - wall_mm))
+    heart = ellipsoid(shape, spacing, (100.0, 190.0, 180.0), (1e6, 40.0, 50.0))
+    hu = np.where(outside, 40, -1000).astype(np.int16)
+    hu[lungs] = -850
+    hu[heart] = 40
+    box = body_box(ct_of(hu, spacing), 0.0)
+    assert np.count_nonzero(outside[box]) == np.count_nonzero(outside)
 
 
 def test_no_edge_is_shorter_than_wanted_unless_the_ct_is():

@@ -30,8 +30,7 @@ rule organs:
         table=f"{SCAN}/organs.tsv",
     log:
         f"{LOGS}/{{patient}}/{{scan}}.organs.log",
-    benchmark:
-        f"{LOGS}/{{patient}}/{{scan}}.organs.benchmark.tsv"
+    # No benchmark: the process that segments is not the job's own; the log has its time and memory.
     priority: 1
     conda:
         "../../environment.yml"

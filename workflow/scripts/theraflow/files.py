@@ -1,8 +1,10 @@
 """Files that are either whole or not there."""
 
 import csv
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,20 @@ def whole(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_room() -> Iterator[None]:
+    """Say in one sentence that the disk was full while the block worked with temporary files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TheraflowError(
+            f"There was no room left for temporary files: free some in {tempfile.gettempdir()}, or set the environment "
+            f"variable TMPDIR to a folder with room."
+        ) from error
 
 
 def write_text(text: str, path: Path | str) -> None:

@@ -13,9 +13,7 @@ AIR_HU = -1000.0
 BODY_HU = -300.0  # between fat (-100) and air or cushions
 TABLE_MM = 6.0  # links thinner than twice this between body and table are cut
 SMALLEST_BODY_ML = 500.0
-# For a box of the body: the voxels on which it is looked for, what is left around it, and the share of its largest part
-# from which on a part apart belongs to it, as an arm or a leg.
-BOX_SPACING_MM, BOX_MARGIN_MM, BOX_PART = 4.0, 10.0, 0.01
+BOX_SPACING_MM, BOX_MARGIN_MM = 4.0, 10.0  # on which voxels a box of the body is looked for, and what is left around it
 
 
 @dataclass(frozen=True)
@@ -46,11 +44,11 @@ def find_body(ct: sitk.Image, spacing_mm: float) -> Body:
     Raises:
         TheraflowError: less than 0.5 L of body.
     """
-    small, parts = _parts(ct, spacing_mm)
-    largest = sitk.BinaryDilate(parts == 1, [1, 1, 1])
-    mask = to_array(largest).astype(bool)
-    for index, plane in enumerate(mask):
-        mask[index] = scipy.ndimage.binary_fill_holes(plane)
+    small = _shrunken(ct, spacing_mm)
+    radius = [max(1, round(TABLE_MM / length)) for length in small.GetSpacing()]
+    opened = sitk.BinaryMorphologicalOpening(small > BODY_HU, radius)
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True)
+    mask = _filled(to_array(sitk.BinaryDilate(parts == 1, [1, 1, 1])))
     if mask.sum() * voxel_volume_ml(small) < SMALLEST_BODY_ML:
         raise TheraflowError("The CT shows no body: less than 0.5 L above -300 HU in one piece.")
     body = from_array(mask, small)
@@ -67,26 +65,30 @@ def body_box(ct: sitk.Image, shortest_mm: float) -> tuple[slice, slice, slice]:
     Returns:
         slices (z, y, x) into the CT's array; all of it where it shows no body.
     """
-    small, parts = _parts(ct, BOX_SPACING_MM)
-    voxels = np.bincount(to_array(parts).ravel())[1:]
-    if not len(voxels):
+    inside = _shrunken(ct, BOX_SPACING_MM) > BODY_HU
+    # What is nowhere thicker than two voxels and holds nothing that is, is a couch's shell or a cable. The rest is kept
+    # as thin as it is: a chest wall over the lung is no thicker.
+    seeds = to_array(sitk.BinaryMorphologicalOpening(inside, [1, 1, 1])).astype(bool)
+    parts, _ = scipy.ndimage.label(_filled(to_array(inside)), np.ones((3, 3, 3)))
+    body = np.isin(parts, parts[seeds])
+    if not seeds.any():
         return tuple(slice(0, n) for n in ct.GetSize()[::-1])
-    body = to_array(parts <= int(np.count_nonzero(voxels >= BOX_PART * voxels[0]))) & to_array(parts > 0)
-    (box,) = scipy.ndimage.find_objects(body)
+    (box,) = scipy.ndimage.find_objects(body.astype(np.uint8))
     corners = [[edge.start - 0.5 for edge in box[::-1]], [edge.stop - 0.5 for edge in box[::-1]]]
-    points = [small.TransformContinuousIndexToPhysicalPoint(corner) for corner in corners]
+    points = [inside.TransformContinuousIndexToPhysicalPoint(corner) for corner in corners]
     first, last = (np.array(ct.TransformPhysicalPointToContinuousIndex(point)) + 0.5 for point in points)
     edges = zip(first, last, ct.GetSpacing(), ct.GetSize(), strict=True)
     return tuple(_widened(*edge, shortest_mm) for edge in edges)[::-1]
 
 
-def _parts(ct: sitk.Image, spacing_mm: float) -> tuple[sitk.Image, sitk.Image]:
-    """A shrunken CT, and its connected parts above -300 HU after thin links have been cut, numbered by size."""
-    # Padding values as -3024 would spoil the averages.
-    small = sitk.Cast(shrink(sitk.Clamp(ct, lowerBound=AIR_HU), spacing_mm), sitk.sitkFloat32)
-    radius = [max(1, round(TABLE_MM / length)) for length in small.GetSpacing()]
-    opened = sitk.BinaryMorphologicalOpening(small > BODY_HU, radius)
-    return small, sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True)
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """A mask (z, y, x) with its cavities filled slice by slice, bool."""
+    return np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
+
+
+def _shrunken(ct: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """A CT averaged to about `spacing_mm`, float32, no value below air: padding as -3024 would spoil the averages."""
+    return sitk.Cast(shrink(sitk.Clamp(ct, lowerBound=AIR_HU), spacing_mm), sitk.sitkFloat32)
 
 
 def _widened(first: float, last: float, spacing_mm: float, n: int, shortest_mm: float) -> slice:

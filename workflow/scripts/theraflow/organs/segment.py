@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from theraflow.errors import TheraflowError
+from theraflow.files import temporary_room
 from theraflow.images import (
     from_array,
     grid_of,
@@ -22,7 +23,7 @@ from theraflow.images import (
 from theraflow.images.body import body_box
 from theraflow.nifti import write_nifti
 from theraflow.organs.labels import label_names, organ_labels
-from theraflow.organs.totalsegmentator.devices import resolutions
+from theraflow.organs.totalsegmentator.devices import ROUGH_MM, resolutions
 from theraflow.organs.totalsegmentator.predict import Outcome, Request
 from theraflow.organs.totalsegmentator.weights import Model, check_weights
 from theraflow.organs.totalsegmentator.worker import ask
@@ -43,7 +44,7 @@ def segment_organs(
     organs: Collection[str] = (),
     bfloat16: bool = False,
 ) -> None:
-    """Segment the organs of a CT with TotalSegmentator, which sees the body and not the air around it.
+    """Segment the organs of a CT with TotalSegmentator, which sees the box of the body and not the air around it.
 
     Args:
         ct: CT in HU with its sidecar.
@@ -58,7 +59,8 @@ def segment_organs(
         threads: number of CPU threads.
         lower_resolution: whether the next coarser model may be used where the GPU's memory does not suffice.
         organs: those wanted, as in `ORGAN_IDS` or `GROUPS`; none means all. Finer than 6 mm, TotalSegmentator finds
-            them at 6 mm, crops the CT to them and runs only the models that know them.
+            them at 6 mm, crops the CT to them and runs only the models that know them; one that it misses at 6 mm is
+            then missing.
         bfloat16: whether a CPU that has it computes in bfloat16, which is faster and moves some borders.
 
     Raises:
@@ -77,7 +79,7 @@ def segment_organs(
     grid, hu = grid_of(image), to_array(image)
     box = body_box(image, max(model.tile_mm for model in models[resolution_mm]))
     body = image_of_crop(np.ascontiguousarray(hu[box]), grid, tuple(edge.start for edge in box))
-    with tempfile.TemporaryDirectory(prefix="theraflow_organs_") as folder:
+    with temporary_room(), tempfile.TemporaryDirectory(prefix="theraflow_organs_") as folder:
         request = Request(
             ct=f"{folder}/ct.nii",
             output=f"{folder}/organs.nii",
@@ -98,6 +100,8 @@ def segment_organs(
     found[box] = _only(to_array(labels), [int(label) for label in names])
     done = outcome.steps[-1]
     used = models[done["resolution_mm"]]
+    if organs and done["resolution_mm"] < ROUGH_MM:
+        used = [*used, *models[ROUGH_MM]]
     sidecar = {
         **{key: ct_sidecar.get(key) for key in ("patient", "scan", "tracer", "timepoint")},
         "quantity": "organ label",
@@ -134,7 +138,7 @@ def _ask(request: Request, threads: int) -> Outcome:
 
 
 def _only(labels: np.ndarray, wanted: Collection[int]) -> np.ndarray:
-    """A label map without the other labels; TotalSegmentator leaves them where its 6 mm model found all organs."""
+    """A label map without other labels than those wanted: at 6 mm TotalSegmentator is asked for all organs."""
     table = np.zeros(256, np.uint8)
     table[wanted] = wanted
     return table[labels]

@@ -4,12 +4,10 @@ It changes nnU-Net and the environment of the process for good, and is therefore
 """
 
 import contextlib
-import errno
 import importlib.metadata
 import io
 import logging
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
+from theraflow.files import temporary_room
 from theraflow.organs.totalsegmentator.devices import (
     DEVICE_ERROR,
     ROUGH_MM,
@@ -175,6 +174,7 @@ def call_totalsegmentator(request: Request, attempt: Attempt) -> None:
         private_home(Path(request.weights) / dataset for dataset in datasets),
         contextlib.redirect_stdout(_ToLog()),
         torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+        temporary_room(),
     ):
         try:
             totalsegmentator(
@@ -194,13 +194,6 @@ def call_totalsegmentator(request: Request, attempt: Attempt) -> None:
             )
         except SystemExit as error:
             raise TheraflowError(f"TotalSegmentator gave up ({error}); its messages are in the log.") from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise TheraflowError(
-                f"The disk was full while TotalSegmentator worked: free some room in {tempfile.gettempdir()}, or set "
-                f"the environment variable TMPDIR to a folder with room."
-            ) from error
 
 
 @cache

@@ -5,7 +5,7 @@ on a GPU longer than the network. So the first job starts a worker, which serves
 and leaves when none has come for a minute; a job that finds every worker busy starts another. They meet at a socket in
 a folder that only this user can enter, and only jobs of the same session (terminal or cluster job), interpreter, code,
 threads and visible GPUs share a worker. Where a job goes away, its worker ends at once; where a worker is killed, its
-job says so and the next starts another.
+job says so and the next starts another. After an unexpected error or one of the GPU a worker serves nobody any more.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import os
 import resource
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from theraflow.source import code_digest
 log = logging.getLogger(__name__)
 
 IDLE_S = 60.0
+NAMESPACES = (Path("/proc/self/ns/pid"), Path("/proc/self/ns/mnt"))  # on Linux
 LIBRARY = Path(__file__).resolve().parents[3]
 LONGEST_FOLDER = 80  # the path of a socket may have 103 bytes, of which its name takes some 20
 
@@ -54,20 +56,22 @@ def ask(request: Request, threads: int, *, without_gpu: bool = False) -> Outcome
         RuntimeError: an unexpected error in the worker; its traceback is in the log.
     """
     environment = _environment(threads, without_gpu)
-    with _place(environment) as place, _connected(place, environment) as lines:
-        _send(lines, dataclasses.asdict(request))
-        for line in lines:
-            kind, content = json.loads(line)
-            match kind:
-                case "log":
-                    log.log(*content)
-                case "done":
-                    gpu = content["gpu"] and Gpu(**content["gpu"])
-                    return Outcome(**{**content, "gpu": gpu})
-                case "sentence":
-                    raise TheraflowError(content)
-                case "error":
-                    raise RuntimeError(content)
+    with _place(environment) as place:
+        # A worker that is killed resets the connection or just ends it.
+        with contextlib.suppress(ConnectionError), _connected(place, environment) as lines:
+            _send(lines, dataclasses.asdict(request))
+            for line in lines:
+                kind, content = json.loads(line)
+                match kind:
+                    case "log":
+                        log.log(*content)
+                    case "done":
+                        gpu = content["gpu"] and Gpu(**content["gpu"])
+                        return Outcome(**{**content, "gpu": gpu})
+                    case "sentence":
+                        raise TheraflowError(content)
+                    case "error":
+                        raise RuntimeError(content)
         for line in _log_of(place).read_text(errors="replace").splitlines()[-20:]:
             log.error("worker: %s", line)
     raise TheraflowError(
@@ -93,10 +97,11 @@ def _rendezvous() -> Path:
         raise TheraflowError(
             f"The path {tempfile.gettempdir()} is too long; set TMPDIR to a folder with a shorter one."
         )
-    folder.mkdir(mode=0o700, exist_ok=True)
-    state = folder.stat()
-    if state.st_uid != os.getuid() or state.st_mode & 0o077:
-        raise TheraflowError(f"{folder} belongs to somebody else or is open to others; remove it.")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    state = folder.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise TheraflowError(f"{folder} is no folder of yours alone; remove it, or set TMPDIR to another folder.")
     return folder
 
 
@@ -104,7 +109,11 @@ def _rendezvous() -> Path:
 def _place(environment: Mapping[str, str]) -> Iterator[Path]:
     """Where the worker of this job is or will be, held for the block: the first that no other job holds."""
     settings = [environment.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")]
-    sharing = [sys.executable, code_digest("theraflow.organs"), os.getsid(0), *settings]
+    # Two containers may share a folder and a number of a session, but see other files.
+    spaces = [
+        str(space.readlink()) for space in map(Path, ("/proc/self/ns/pid", "/proc/self/ns/mnt")) if space.exists()
+    ]
+    sharing = [sys.executable, code_digest("theraflow.organs"), os.getsid(0), *settings, *spaces]
     digest = hashlib.sha256(json.dumps(sharing).encode()).hexdigest()[:12]
     folder = _rendezvous()
     for number in itertools.count():
@@ -154,36 +163,41 @@ def _connected(place: Path, environment: Mapping[str, str]) -> Iterator[IO[str]]
     """A connection to the worker of a place, started if there is none."""
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(_connection(place))
-        if not lines or not lines.readline():  # an old worker that was killed, or is about to end, greets nobody
+        if lines is None:
             _start(place, environment)
             lines = stack.enter_context(_connection(place))
-            lines.readline()
+        if lines is None:
+            raise ConnectionRefusedError
         yield lines
 
 
 @contextlib.contextmanager
 def _connection(place: Path) -> Iterator[IO[str] | None]:
-    with socket.socket(socket.AF_UNIX) as connection:
+    """A connection to the worker of a place that has greeted; None if there is none, or one that was killed."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(socket.socket(socket.AF_UNIX))
         try:
             connection.connect(str(_socket_of(place)))
-        except (FileNotFoundError, ConnectionRefusedError):
-            yield None
-            return
-        with connection.makefile("rw", encoding="utf-8") as lines:
-            yield lines
+            lines = stack.enter_context(connection.makefile("rw", encoding="utf-8"))
+            greeted = bool(lines.readline())
+        except (FileNotFoundError, ConnectionError):
+            greeted = False
+        yield lines if greeted else None
 
 
 def _start(place: Path, environment: Mapping[str, str]) -> None:
     """Start a worker: it inherits a socket that already listens, so that nobody need wait for it."""
-    _remove(place)  # what a killed worker left
+    _remove(place)
+    _remove_leftovers(place.parent)
     place.mkdir()
-    command = [sys.executable, "-m", __name__, str(place)]
+    command = [sys.executable, "-P", "-m", __name__, str(place)]
     with socket.socket(socket.AF_UNIX) as listener, _log_of(place).open("w") as messages:
         listener.bind(str(_socket_of(place)))
         listener.listen(1)
         subprocess.run(
             [*command, str(listener.fileno())],
             env={**environment, "TMPDIR": str(place)},
+            cwd=place.parent,
             stdin=subprocess.DEVNULL,
             stdout=messages,
             stderr=subprocess.STDOUT,
@@ -193,13 +207,24 @@ def _start(place: Path, environment: Mapping[str, str]) -> None:
         )
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what workers left that were killed, those of earlier sessions too."""
+    for lock in folder.glob("*.lock"):
+        with _held(place := lock.with_suffix("")) as held:
+            if not held:  # its worker may be busy and would keep us waiting
+                continue
+            with _connection(place) as lines:
+                if lines is None:
+                    _remove_all(place)
+
+
 def _send(lines: IO[str], message: Any) -> None:
     lines.write(json.dumps(message) + "\n")
     lines.flush()
 
 
 def serve(place: Path, listener: socket.socket) -> None:
-    """Serve one job after the other until none has come for `IDLE_S`, or the GPU is lost to this process."""
+    """Serve one job after the other until none has come for `IDLE_S`, or this process is no longer fit to."""
     listener.settimeout(IDLE_S)
     fit = True
     while fit:
@@ -208,14 +233,15 @@ def serve(place: Path, listener: socket.socket) -> None:
         except TimeoutError:
             with _held(place) as held:
                 if held:  # otherwise a job is about to call
-                    _remove(place)
-                    _log_of(place).unlink(missing_ok=True)
-                    _lock_of(place).unlink(missing_ok=True)
+                    _remove_all(place)
                     return
         else:
             connection.setblocking(True)
-            # A job that is gone cannot be written to.
-            with contextlib.suppress(OSError), connection, connection.makefile("rw", encoding="utf-8") as lines:
+            with (
+                contextlib.suppress(ConnectionError),  # the job went away before all was sent
+                connection,
+                connection.makefile("rw", encoding="utf-8") as lines,
+            ):
                 fit = _serve_job(place, connection, lines)
 
 
@@ -225,10 +251,19 @@ def _remove(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
+def _remove_all(place: Path) -> None:
+    """Remove all that belongs to a place; it is held."""
+    _remove(place)
+    _log_of(place).unlink(missing_ok=True)
+    _lock_of(place).unlink(missing_ok=True)
+
+
 def _serve_job(place: Path, connection: socket.socket, lines: IO[str]) -> bool:
     """Serve one job; whether the worker is fit for another."""
-    _send(lines, ["hello", os.getpid()])
-    line = lines.readline()
+    line = ""
+    with contextlib.suppress(ConnectionError):  # nobody is there any more
+        _send(lines, ["hello", os.getpid()])
+        line = lines.readline()
     if not line:
         return True
     words = json.loads(line)
@@ -237,25 +272,32 @@ def _serve_job(place: Path, connection: socket.socket, lines: IO[str]) -> bool:
     threading.Thread(target=_end_without_job, args=(connection, answered, place), daemon=True).start()
     handler = _ToJob(lines)
     logging.getLogger().addHandler(handler)
-    began, spent = time.monotonic(), time.process_time()
-    fit = True
-    try:
-        outcome = predict(request)
-        answer, fit = ["done", dataclasses.asdict(outcome)], outcome.done
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        wall, spent = time.monotonic() - began, time.process_time() - spent
-        log.info("segmented in %.1f s, %.1f s of CPU; %.0f MiB at most in this process so far", wall, spent, peak)
-    except TheraflowError as error:
-        answer = ["sentence", str(error)]
-    except Exception as error:
-        log.error(traceback.format_exc())
-        answer = ["error", f"{type(error).__name__}: {error}"]
+    answer, fit = _answer(request)
     logging.getLogger().removeHandler(handler)
     answered.set()
     if not fit:
         _remove(place)
-    _send(lines, answer)
+    with contextlib.suppress(ConnectionError):
+        _send(lines, answer)
     return fit
+
+
+def _answer(request: Request) -> tuple[tuple[str, Any], bool]:
+    """What a job is told, and whether this process is fit for another job."""
+    began, spent = time.monotonic(), time.process_time()
+    try:
+        outcome = predict(request)
+    except TheraflowError as error:
+        return ("sentence", str(error)), True
+    except Exception as error:
+        log.error(traceback.format_exc())
+        return ("error", f"{type(error).__name__}: {error}"), False
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    wall, spent = time.monotonic() - began, time.process_time() - spent
+    log.info("segmented in %.1f s, %.1f s of CPU; %.0f MiB at most in this process so far", wall, spent, peak)
+    # Where a GPU's memory did not suffice, threads of nnU-Net hold on to some of it.
+    failed = any(step["result"] not in ("done", "not used") for step in outcome.steps)
+    return ("done", dataclasses.asdict(outcome)), not failed
 
 
 class _ToJob(logging.Handler):
