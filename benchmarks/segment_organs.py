@@ -20,7 +20,7 @@ import psutil
 import SimpleITK as sitk
 import yaml
 
-from theraflow.images import grid_of, image_of_crop, read_image, read_sidecar, to_array, write_image
+from theraflow.images import read_image, read_sidecar, to_array, write_image
 from theraflow.images.body import body_box
 from theraflow.organs.totalsegmentator.weights import CHECKPOINT, ORGANS, TRAINERS, WEIGHTS, private_home
 from theraflow.virtual.anatomy import Anatomy
@@ -32,7 +32,7 @@ COMMAND = (sys.executable, str(Path(__file__).with_name("totalsegmentator_comman
 FAST = {1.5: (), 3.0: ("--fast",), 6.0: ("--fastest",)}
 # The published architecture: nnU-Net's plain U-Net with six stages and 31 million parameters. The patch is inferred
 # from the size of the images it was trained on.
-PATCH = {1.5: (128, 128, 128), 3.0: (112, 112, 128)}
+PATCH = {1.5: (128, 128, 128), 3.0: (128, 128, 128)}
 FEATURES = (32, 64, 128, 256, 320, 320)
 SEEN = (1, 2, 3, 5, 6, 52)  # the organs that the untrained network tells apart
 MARK = "THERAFLOW_BENCHMARK"
@@ -170,9 +170,7 @@ def network(folder: Path, resolution_mm: float, device: str, bfloat16: bool) -> 
     print(json.dumps({key: read_sidecar(ours)[key] for key in ("body_box", "precision", "steps", "gpu")}))
     image = read_image(ct)
     box = body_box(image, min(PATCH[resolution_mm]) * resolution_mm)
-    corner = tuple(edge.start for edge in box)
-    cut = image_of_crop(np.ascontiguousarray(to_array(image)[box]), grid_of(image), corner)
-    write_image(cut, folder / "cut.nii.gz", read_sidecar(ct))
+    write_image(image[box[2], box[1], box[0]], folder / "cut.nii.gz", read_sidecar(ct))
     with private_home(weights / dataset for dataset in WEIGHTS[resolution_mm]):
         show("TotalSegmentator's command", measure(command_line(ct, theirs, resolution_mm, device), folder))
         default = command_line(ct, folder / "default.nii.gz", resolution_mm, device, smooth=False)

@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
 from theraflow.files import temporary_room
 from theraflow.images import (
-    from_array,
     grid_of,
     image_of_crop,
     read_image,
@@ -21,7 +21,7 @@ from theraflow.images import (
     write_image,
 )
 from theraflow.images.body import body_box
-from theraflow.nifti import write_nifti
+from theraflow.nifti import Grid, write_nifti
 from theraflow.organs.labels import label_names, organ_labels
 from theraflow.organs.totalsegmentator.devices import ROUGH_MM, resolutions
 from theraflow.organs.totalsegmentator.predict import Outcome, Request
@@ -75,10 +75,6 @@ def segment_organs(
     ct_sidecar = read_sidecar(ct)
     virtual_patient = ct_sidecar.get("virtual_patient") is True
     _refuse_miniature([model for group in models.values() for model in group], weights, ct, virtual_patient)
-    image = read_image(ct)
-    grid, hu = grid_of(image), to_array(image)
-    box = body_box(image, max(model.tile_mm for model in models[resolution_mm]))
-    body = image_of_crop(np.ascontiguousarray(hu[box]), grid, tuple(edge.start for edge in box))
     with temporary_room(), tempfile.TemporaryDirectory(prefix="theraflow_organs_") as folder:
         request = Request(
             ct=f"{folder}/ct.nii",
@@ -91,12 +87,12 @@ def segment_organs(
             organs=tuple(names.values()) if organs else (),
             bfloat16=bfloat16,
         )
-        write_nifti([to_array(body)], grid_of(body), hu.dtype, request.ct)
+        grid, box = _cut(ct, request.ct, min(model.tile_mm for model in models[resolution_mm]))
         outcome = _ask(request, threads)
         labels = read_image(request.output)
-    if not same_grid(labels, body):
-        raise TheraflowError(f"TotalSegmentator gave the organs of {ct} on another grid; report this with that file.")
-    found = np.zeros(hu.shape, np.uint8)
+        if not same_grid(labels, read_image(request.ct)):
+            raise TheraflowError(f"TotalSegmentator gave the organs of {ct} on another grid; report that with the CT.")
+    found = np.zeros(grid.size[::-1], np.uint8)
     found[box] = _only(to_array(labels), [int(label) for label in names])
     done = outcome.steps[-1]
     used = models[done["resolution_mm"]]
@@ -125,7 +121,16 @@ def segment_organs(
         "steps": outcome.steps,
         "versions": {package: importlib.metadata.version(package) for package in PACKAGES},
     }
-    write_image(from_array(found, image), output, sidecar)
+    write_image(image_of_crop(found, grid), output, sidecar)
+
+
+def _cut(ct: Path | str, output: str, shortest_mm: float) -> tuple[Grid, tuple[slice, slice, slice]]:
+    """Write the box of the body; the grid of the CT, and the box in it. Nothing of the CT stays in memory."""
+    image = read_image(ct)
+    grid, box = grid_of(image), body_box(image, shortest_mm)
+    body = image[box[2], box[1], box[0]]
+    write_nifti([sitk.GetArrayViewFromImage(body)], grid_of(body), sitk.GetArrayViewFromImage(body).dtype, output)
+    return grid, box
 
 
 def _ask(request: Request, threads: int) -> Outcome:

@@ -12,7 +12,7 @@ capsules and tubes can.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -325,8 +325,8 @@ class Anatomy:
         high = np.array([195.0, 135.0, high_z]) * self.scale
         return low, high
 
-    def labels(self, grid: Grid, pose: Pose | None = None, couch: bool = False) -> np.ndarray:
-        """Tissue of every voxel of `grid` in a scan with `pose`.
+    def labels(self, grid: Grid, pose: Pose | None = None, couch: bool = False, arms: bool = False) -> np.ndarray:
+        """Tissue of every voxel of `grid` in a scan with `pose`, on a couch, with the arms down or out of the image.
 
         Returns:
             uint8 array (z, y, x): TotalSegmentator `total` ids for organs; FAT, MUSCLE, SKIN, RIB and COUCH beside
@@ -335,6 +335,8 @@ class Anatomy:
         canvas = _Canvas(self._model_points(grid, pose or Pose()))
         self._paint_trunk(canvas)
         self._paint_organs(canvas)
+        if arms:
+            _paint_arms(canvas)
         if couch:
             _paint_couch(canvas.labels, grid, self.scale[1])
         return canvas.labels
@@ -476,6 +478,8 @@ _LIMITS: dict[str, Callable] = {
     "gluteus_maximus_right": _in_muscle,
     "gluteus_medius_left": _in_muscle,
     "gluteus_medius_right": _in_muscle,
+    "perirenal_fat_left": _in_cavity,
+    "perirenal_fat_right": _in_cavity,
     "kidney_left": _no_sinus,
     "kidney_right": _no_sinus,
     "hip_left_wing": _wing,
@@ -487,7 +491,8 @@ _ORDER = (
     ("gluteus_maximus_left", 80), ("gluteus_maximus_right", 81), ("gluteus_medius_left", 82),
     ("gluteus_medius_right", 83), ("autochthon_left", 86), ("autochthon_right", 87), ("iliopsoas_left", 88),
     ("iliopsoas_right", 89), ("small_bowel", 18), ("colon", 20), ("stomach", 6), ("duodenum", 19), ("pancreas", 7),
-    ("liver", 5), ("gallbladder", 4), ("spleen", 1), ("kidney_right", 2), ("kidney_left", 3),
+    ("liver", 5), ("gallbladder", 4), ("spleen", 1), ("perirenal_fat_right", FAT), ("perirenal_fat_left", FAT),
+    ("kidney_right", 2), ("kidney_left", 3),
     ("adrenal_gland_right", 8), ("adrenal_gland_left", 9), ("urinary_bladder", 21), ("prostate", 22),
     ("hip_left_wing", 77), ("hip_right_wing", 78), ("hip_left", 77), ("hip_right", 78), ("femur_left", 75),
     ("femur_right", 76), ("scapula_left", 71), ("scapula_right", 72), ("sternum", 116), ("sacrum", 25),
@@ -530,7 +535,7 @@ def _organs(rng: np.random.Generator, sex: str) -> dict[str, tuple[Ellipsoid | T
     right_lobe = ellipsoid((-66, -2, 190), (70, 80, 80), coronal=12, move=4)
     organs: dict[str, tuple[Ellipsoid | Tube, ...]] = {
         "liver": (right_lobe, ellipsoid((2, -45, 217), (72, 40, 38), coronal=-10)),
-        "spleen": (ellipsoid((90, 38, 188), (27, 41, 48), coronal=18, sagittal=-10),),
+        "spleen": (ellipsoid((94, 38, 194), (30, 43, 51), coronal=18, sagittal=-10),),
         "kidney_left": (ellipsoid((63, 48, 158), (28, 26, 56), coronal=10),),
         "kidney_right": (ellipsoid((-63, 48, 142), (28, 26, 55), coronal=-10),),
         "stomach": (ellipsoid((62, -32, 212), (42, 38, 44), coronal=20),),
@@ -580,6 +585,11 @@ def _organs(rng: np.random.Generator, sex: str) -> dict[str, tuple[Ellipsoid | T
     }  # fmt: skip
     for name, make in pairs.items():
         organs[f"{name}_left"], organs[f"{name}_right"] = make(1.0), make(-1.0)
+    for side in ("left", "right"):
+        (kidney,) = organs[f"kidney_{side}"]
+        thickness = rng.uniform(4.0, 10.0)
+        capsule = replace(kidney, radii=tuple(radius + thickness for radius in kidney.radii))
+        organs[f"perirenal_fat_{side}"] = (capsule,)
     wing = {"hip_left_wing": (20.0, 140.0), "hip_right_wing": (-140.0, -20.0)}
     for name, (low, high) in wing.items():
         organs[name] = (_Half(Ellipsoid((0, -5, 5), (128, 86, 105)), low, high),)
@@ -624,6 +634,18 @@ def _paint_spine(canvas: _Canvas) -> None:
         over=(FAT,),  # the discs
     )
     canvas.paint(79, (-20, 20, 30, 120, -5, 545), lambda x, y, z, _: np.hypot(x, y - _spine_y(z) - 24) < 7)
+
+
+def _paint_arms(canvas: _Canvas) -> None:
+    """Arms beside the trunk, each tissue where nothing lies yet: bones, muscle, fat, skin."""
+    for side, humerus in ((1.0, 69), (-1.0, 70)):
+        shoulder, elbow, wrist = (side * 226, 10, 415), (side * 234, 14, 125), (side * 228, 4, -115)
+        tissues = [(humerus, Tube(((*shoulder, 11), (*elbow, 11)))), (RIB, Tube(((*elbow, 11), (*wrist, 9))))]
+        for label, below_skin in ((MUSCLE, 7), (FAT, 2), (SKIN, 0)):
+            nodes = ((shoulder, 47), (elbow, 40), (wrist, 27))
+            tissues.append((label, Tube(tuple((*place, radius - below_skin) for place, radius in nodes))))
+        for label, shape in tissues:
+            canvas.paint(label, shape.box, lambda x, y, z, _, shape=shape: shape(x, y, z), over=(AIR,))
 
 
 def _paint_couch(labels: np.ndarray, grid: Grid, girth: float) -> None:
