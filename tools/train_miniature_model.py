@@ -12,8 +12,8 @@ interpolated linearly to the CT: so the loss is taken at points between those of
 Everything is seeded: the same versions, number of threads and kind of processor give the same file, byte by byte.
 `tools/judge_miniature_model.py` measures the result.
 
-Under Linux, `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000` before the command saves a quarter
-of the time: glibc otherwise hands the large buffers back to the kernel at every step.
+Under Linux, `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000` before the command saves a
+quarter of the time: glibc otherwise hands the large buffers back to the kernel at every step.
 """
 
 import argparse

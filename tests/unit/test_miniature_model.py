@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from theraflow.organs.weights import MARKER, MINIATURES
+
+from theraflow.organs.totalsegmentator.weights import MARKER, MINIATURES
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_miniature_model.py"
 
