@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
+from alignment_on_disk import write_alignment
 
 from theraflow.cohort.summary import HEADERS
 from theraflow.images import from_array, write_image
@@ -243,6 +244,7 @@ def write_patient(results: Path, patient: str = "P001", *, fine: bool = False, m
     ct_grid = grid((1.6, 1.6, 4), (240, 160, 210)) if fine else grid((8, 8, 10), (48, 32, 84))
     rows = []
     for scan in listed:
+        write_alignment(folder, scan.scan, verdict="good" if scan.quantity == "suv" else "no CT")
         if scan.quantity == "suv":
             factor = 0.6 if scan.timepoint == "followup" else 1.0
             flags = ["Series time and acquisition time differ by 41 s."] if scan.scan == "cxcr4" else []
@@ -268,6 +270,7 @@ def write_bare_patient(results: Path, patient: str = "P002") -> tuple[PatientFol
     folder = PatientFolder(results, patient)
     scan = replace(scans(patient)[0], scan="only")
     write_pet(folder, scan, grid((12, 12, 12), (34, 25, 70)), (), 1.0, [])
+    write_alignment(folder, scan.scan, verdict="no CT")
     write_table(pd.DataFrame(columns=HEADERS["lesions"]), folder.table("lesions"), HEADERS["lesions"])
     return folder, [scan]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import SimpleITK as sitk
+from alignment_on_disk import write_alignment
 from scipy.spatial.transform import Rotation
 
 from theraflow.images import write_image
@@ -44,6 +45,7 @@ def write_scan(folder: PatientFolder, name: str, ct: sitk.Image | None, frame: s
     if ct is not None:
         folder.ct(name).parent.mkdir(parents=True, exist_ok=True)
         write_image(ct, folder.ct(name), {"quantity": "HU", "unit": "HU"})
+    write_alignment(folder, name)
     path = folder.emission(scan)
     path.parent.mkdir(parents=True, exist_ok=True)
     emission = emission if emission is not None else sitk.Image([2, 2, 2], sitk.sitkFloat32)

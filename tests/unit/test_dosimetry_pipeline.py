@@ -10,6 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.ndimage
 import SimpleITK as sitk
+from alignment_on_disk import write_alignment
 
 from settings import default_settings
 from theraflow.dosimetry import (
@@ -113,6 +114,7 @@ def write_patient(results: Path) -> tuple[PatientFolder, list[Scan]]:
         write_image(from_array(noisy.astype(np.float32), spect), folder.emission(scan), sidecar)
         write_image(from_array(hu, ct_grid), folder.ct(scan.scan), {"quantity": "HU", "unit": "HU"})
         write_image(from_array(organs, ct_grid), folder.organs(scan.scan), {"quantity": "label", "unit": "1"})
+        write_alignment(folder, scan.scan)
         names = {"quantity": "label", "unit": "1", "labels": {"1": "L01", "2": "L02", "3": "L03"}}
         write_image(from_array(lesions, spect), folder.lesion_map(scan.scan), names)
         scans.append(scan)
@@ -349,10 +351,28 @@ def test_without_the_resolution_nothing_is_corrected_and_the_table_says_so(patie
     assert plain["L01"] < 0.75 * corrected["L01"]
 
 
+def test_organs_and_body_lie_where_the_correction_puts_them(patient, tmp_path):
+    """CT and organs 40 mm beside the SPECT, and the correction that says so: the activities stay."""
+    source = patient[0]
+    activities = []
+    for name, moved_mm in (("still", 0.0), ("moved", 40.0)):
+        folder, scan = copy_scan(*patient, tmp_path / name, 0)
+        for path in (folder.ct(scan.scan), folder.organs(scan.scan)):
+            image = read_image(source.root / path.relative_to(folder.root))
+            image.SetOrigin([part - moved_mm for part in image.GetOrigin()])
+            write_image(image, path, {"quantity": "as of the patient", "unit": "1"})
+        write_alignment(folder, scan.scan, sitk.TranslationTransform(3, [moved_mm] * 3), "corrected")
+        measure_activity(folder, [scan], SETTINGS)
+        activities.append(read_table(folder.table("curves")).set_index("region")["activity_mbq"])
+    assert {"kidney_left", "remainder"} <= set(activities[0].index)
+    np.testing.assert_allclose(activities[1], activities[0], rtol=1e-4)
+
+
 def test_a_lesion_takes_its_voxels_from_the_organ(patient, tmp_path):
     folder, scan = copy_scan(*patient, tmp_path, 0)
     source = patient[0]
     write_image(read_image(source.organs(scan.scan)), folder.organs(scan.scan), {"quantity": "label", "unit": "1"})
+    write_alignment(folder, scan.scan)
     spect = read_image(folder.emission(scan))
     lesion = inside(spect, OBJECTS["kidney_left"][0], (12.0, 12.0, 12.0))
     names = {"quantity": "label", "unit": "1", "labels": {"1": "L09"}}

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from alignment_on_disk import write_alignment
 from scipy.ndimage import gaussian_filter
 
 from theraflow.dicom import import_emission
@@ -100,6 +101,7 @@ def write_scan(folder, scan):
     write_image(from_array(values.astype(np.float32), grid), folder.emission(scan), quantity)
     write_image(from_array(labels, ct), folder.organs(name), {"quantity": "organ label", "unit": "1"})
     write_judgement(folder, name)
+    write_alignment(folder, name)
     to_scan = sitk.TranslationTransform(3, SHIFT[name])
     write_transform(to_scan, folder.to_scan(name))
     write_transform(to_scan.GetInverse(), folder.to_reference(name))
@@ -239,6 +241,23 @@ def test_candidates_are_listed_without_physiologic_uptake(patient):
     assert candidates.groupby("scan").size().to_dict() == {"cxcr4": 2, "fdg0": 2, "fdg1": 2}
     assert candidates.loc[candidates["scan"] != "cxcr4", "in_reader_annotation"].eq(True).all()
     assert candidates.loc[candidates["scan"] == "cxcr4", "in_reader_annotation"].isna().all()
+
+
+def test_organs_lie_where_the_correction_puts_them(tmp_path):
+    """CT and organs 30 mm beside the emission image, and the correction that says so: nothing else changes."""
+    tables = []
+    for name, moved_mm in (("P004", 0.0), ("P005", 30.0)):
+        folder = PatientFolder(tmp_path, name)
+        scan = Scan(name, "fdg0", "FDG", "baseline", "", "suv", str(tmp_path / f"{name}.nii.gz"))
+        write_scan(folder, scan)
+        organs = read_image(folder.organs("fdg0"))
+        organs.SetOrigin([part - moved_mm for part in organs.GetOrigin()])
+        write_image(organs, folder.organs("fdg0"), {"quantity": "organ label", "unit": "1"})
+        write_alignment(folder, "fdg0", sitk.TranslationTransform(3, [moved_mm] * 3), "corrected")
+        measure_lesions(folder, [scan], scan, SETTINGS)
+        tables.append(read_table(folder.table("lesions")).drop(columns="patient"))
+    assert tables[0]["background_suv"].notna().all()
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_without_organs_background_is_missing_and_candidates_do_not_count(tmp_path, caplog):

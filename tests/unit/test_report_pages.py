@@ -7,12 +7,14 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+import SimpleITK as sitk
+from alignment_on_disk import write_alignment
 from patient_on_disk import SETTINGS, change_sidecar, write_bare_patient, write_patient
 from patient_on_disk import scans as listed_scans
 
 from theraflow.cohort import summarise_cohort
 from theraflow.files import write_json
-from theraflow.images import sidecar_path
+from theraflow.images import read_image, read_sidecar, sidecar_path, write_image
 from theraflow.layout import PatientFolder
 from theraflow.report import write_cohort_report, write_patient_report
 from theraflow.report.cohort import describe_methods
@@ -131,7 +133,48 @@ def test_lights(results):
     assert (fdg.image.colour, fdg.ct.colour, fdg.organs.colour) == (GOOD, GOOD, BAD)
     assert fdg.registration.colour == GOOD
     assert (cxcr4.image.colour, cxcr4.registration.colour) == (CHECK, BAD)
-    assert (lu.ct.colour, lu.organs.colour) == (NONE, NONE)
+    assert (lu.ct.colour, lu.organs.colour, lu.alignment.colour) == (NONE, NONE, NONE)
+    assert (fdg.alignment.colour, fdg.alignment.words) == (GOOD, "good, 2 mm")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason", "words"),
+    [
+        ("corrected", "they lay 23 mm apart", "they lay 23 mm apart (mutual information 0.31 to 0.42)"),
+        (
+            "check",
+            "the best match lies 8 mm away",
+            "8 mm away (mutual information 0.31 to 0.42). Nothing was moved",
+        ),
+        ("not checkable", "too little of the body", "could not be checked: too little of the body."),
+    ],
+)
+def test_a_ct_that_does_not_lie_on_its_pet_has_a_light_and_a_sentence(tmp_path, verdict, reason, words):
+    folder, scans = write_patient(tmp_path, dosimetry=False)
+    moved = sitk.TranslationTransform(3, (0.0, 0.0, 23.0))
+    measures = {"displacement_mean_mm": 23.4, "information_before": 0.31}
+    write_alignment(folder, "fdg0", moved, verdict, reason=reason, **measures)
+    assert check_scan(folder, scans[0]).alignment.colour == CHECK
+    write_patient_report(folder, scans, SETTINGS, folder.report)
+    text = Page(folder.report.read_text()).text
+    assert f"fdg0: {'Whether CT' if verdict == 'not checkable' else 'CT and emission'}" in text
+    assert words in text
+
+
+def test_pictures_show_ct_and_organs_where_the_correction_puts_them(tmp_path):
+    """CT and organs 32 mm beside the PET, and the correction that says so: the same pictures."""
+    pictures = []
+    for name, moved_mm in (("still", 0.0), ("moved", 32.0)):
+        folder, scans = write_patient(tmp_path / name, dosimetry=False)
+        for path in (folder.ct("fdg0"), folder.organs("fdg0")):
+            image, sidecar = read_image(path), read_sidecar(path)
+            image.SetOrigin([part - moved_mm for part in image.GetOrigin()])
+            write_image(image, path, sidecar)
+        write_alignment(folder, "fdg0", sitk.TranslationTransform(3, [moved_mm] * 3), "corrected", reason="moved")
+        write_patient_report(folder, scans, SETTINGS, folder.report)
+        pictures.append([link for link in Page(folder.report.read_text()).links if link.startswith("data:image/png")])
+    assert len(pictures[0]) == 6
+    assert pictures[0] == pictures[1]
 
 
 def test_an_organ_that_is_not_plausible_has_a_light_and_a_sentence(tmp_path):

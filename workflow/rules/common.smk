@@ -146,6 +146,20 @@ def get_patient_organs(wildcards):
     ]
 
 
+def get_alignments(scans):
+    """How CT and emission image of each scan lie to each other."""
+    return [
+        path
+        for scan in scans
+        for folder in [PatientFolder(RESULTS, scan.patient)]
+        for path in (folder.ct_to_emission(scan.scan), folder.emission_check(scan.scan))
+    ]
+
+
+def get_patient_alignments(wildcards):
+    return get_alignments(SCANS[wildcards.patient])
+
+
 def get_patient_transforms(wildcards):
     folder = PatientFolder(RESULTS, wildcards.patient)
     named = (folder.to_scan, folder.to_reference, folder.registration_quality)

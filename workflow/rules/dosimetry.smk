@@ -12,6 +12,7 @@ rule activity:
     input:
         images=get_patient_images,
         organs=get_patient_organs,
+        alignments=get_patient_alignments,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         densities=DENSITIES,
     output:
@@ -68,6 +69,7 @@ rule dose_map:
         densities=DENSITIES,
         images=get_patient_images,
         organs=get_patient_organs,
+        alignments=get_patient_alignments,
     output:
         image=f"{PATIENT}/dosimetry/dose_gy_per_gbq.nii.gz",
         sidecar=f"{PATIENT}/dosimetry/dose_gy_per_gbq.json",

@@ -5,6 +5,7 @@ rule lesions:
     input:
         images=get_patient_images,
         organs=get_patient_organs,
+        alignments=get_patient_alignments,
         transforms=get_patient_transforms,
         annotations=get_annotations,
     output:

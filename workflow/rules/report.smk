@@ -6,6 +6,7 @@ rule patient_report:
         tables=lambda wildcards: get_patient_tables(wildcards.patient),
         images=get_patient_images,
         organs=get_patient_organs,
+        alignments=get_patient_alignments,
         transforms=get_patient_transforms,
     output:
         report(

@@ -80,6 +80,14 @@ class PatientFolder:
         """Method and quality of the registration of `scan`."""
         return self.root / "registration" / f"{scan}.json"
 
+    def ct_to_emission(self, scan: str) -> Path:
+        """Transform that maps points of the CT of `scan` to points of its emission image."""
+        return self.root / "registration" / f"{scan}.ct_to_emission.h5"
+
+    def emission_check(self, scan: str) -> Path:
+        """Whether the CT and the emission image of `scan` lie on each other."""
+        return self.root / "registration" / f"{scan}.ct_to_emission.json"
+
     def lesion_map(self, scan: str | None = None) -> Path:
         """Lesion labels on the emission grid of `scan` (divided for a SPECT), or of the reference scan."""
         return self.root / "lesions" / (f"scans/{scan}.nii.gz" if scan else "lesions.nii.gz")

@@ -30,6 +30,7 @@ from theraflow.images import (
 from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import organ_mask
+from theraflow.registration import read_beside_emission
 from theraflow.tables import write_table
 
 CURVE_COLUMNS = (
@@ -92,7 +93,7 @@ def find_regions(folder: PatientFolder, scan: Scan, settings: Mapping[str, Any],
     if not path.exists():
         log.info("%s: no organs, scan %s has no organ labels", folder.patient, scan.scan)
         return lesions
-    image = read_image(path)
+    image = read_beside_emission(folder, scan.scan, path)
     labels = to_array(image)
     for name in settings["organs"]:
         mask = organ_mask(labels, name)
@@ -122,7 +123,8 @@ def find_body_fraction(folder: PatientFolder, scan: Scan, emission: sitk.Image) 
     path = folder.ct(scan.scan)
     if not path.exists():
         return np.ones(emission.GetSize()[::-1], dtype=np.float32)
-    body = sitk.Cast(find_body(read_image(path), BODY_SPACING_MM).mask, sitk.sitkFloat32)
+    ct = read_beside_emission(folder, scan.scan, path)
+    body = sitk.Cast(find_body(ct, BODY_SPACING_MM).mask, sitk.sitkFloat32)
     resampler = sitk.ResampleImageFilter()
     resampler.SetReferenceImage(emission)
     resampler.SetUseNearestNeighborExtrapolator(True)

@@ -31,7 +31,7 @@ from theraflow.lesions.uptake import (
     uptake,
 )
 from theraflow.organs import implausible_organs
-from theraflow.registration import passage
+from theraflow.registration import passage, read_beside_emission
 from theraflow.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class _Patient:
         grid = read_image(self.folder.emission(scan))
         organs = physiologic = None
         if self.folder.organs(scan.scan).exists():
-            labels = read_image(self.folder.organs(scan.scan))
+            labels = read_beside_emission(self.folder, scan.scan, self.folder.organs(scan.scan))
             organs = to_array(resample(labels, grid, interpolation="nearest"))
             names = self.settings["physiologic"].get(scan.tracer, ())
             physiologic = physiologic_mask(organs, names, grid)

@@ -4,6 +4,7 @@ A transform maps points (LPS, mm): `to_scan` from the reference scan to the scan
 to the reference scan. Images are never resampled here; points and masks are carried.
 """
 
+from theraflow.registration.emission import align_emission, read_beside_emission
 from theraflow.registration.stage import register
 from theraflow.registration.transforms import (
     Passage,
@@ -17,10 +18,12 @@ from theraflow.registration.transforms import (
 
 __all__ = [
     "Passage",
+    "align_emission",
     "carry_mask",
     "carry_points",
     "map_points",
     "passage",
+    "read_beside_emission",
     "read_transform",
     "register",
     "write_transform",

@@ -113,9 +113,13 @@ def compare_emissions(
     levels = [emission_levels(reference), moved]
     bodies = [to_array(sitk.OtsuThreshold(level, 0, 1))[seen] > 0 for level in levels]
     counts, _, _ = np.histogram2d(*(to_array(level)[seen] for level in levels), bins=32)
+    total = bodies[0].sum() + bodies[1].sum()
+    return mutual_information(counts), float(2 * (bodies[0] & bodies[1]).sum() / total) if total else None
+
+
+def mutual_information(counts: np.ndarray) -> float:
+    """Mutual information in nats of a joint histogram, shape (levels of one image, levels of the other)."""
     share = counts / counts.sum()
     independent = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
     filled = share > 0
-    information = float((share[filled] * np.log(share[filled] / independent[filled])).sum())
-    total = bodies[0].sum() + bodies[1].sum()
-    return information, float(2 * (bodies[0] & bodies[1]).sum() / total) if total else None
+    return float((share[filled] * np.log(share[filled] / independent[filled])).sum())

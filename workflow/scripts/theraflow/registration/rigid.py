@@ -80,18 +80,41 @@ def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTran
     by_uptake = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
-    best, lowest = None, np.inf
     starts = [sitk.Euler3DTransform(by_uptake)]
     if to_array(field_of_view(moving, fixed)).any():
         starts.append(sitk.Euler3DTransform())
-    for start in starts:
-        transform = _about(start, _centre(fixed))
-        registration = _optimiser(transform, EMISSION_SHARE)
-        registration.SetMetricAsMattesMutualInformation(32)
-        registration.Execute(fixed, moving)
-        if registration.GetMetricValue() < lowest:
-            best, lowest = transform, registration.GetMetricValue()
-    return best
+    found = [maximise_information(fixed, moving, start) for start in starts]
+    return max(found, key=lambda transform_and_value: transform_and_value[1])[0]
+
+
+def maximise_information(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    start: sitk.Euler3DTransform,
+    mask: sitk.Image | None = None,
+    share: float = EMISSION_SHARE,
+) -> tuple[sitk.Euler3DTransform, float]:
+    """The rigid map from points of `fixed` to points of `moving` that is reached from `start`.
+
+    Args:
+        fixed, moving: grey levels (float32).
+        start: where the search begins.
+        mask: on the grid of `fixed`, 1 where it is compared; None: everywhere.
+        share: of the voxels that are read.
+
+    Returns:
+        The map, and Mattes' mutual information (nats, 32 bins) there.
+
+    Raises:
+        RuntimeError: the images do not overlap (ITK).
+    """
+    transform = _about(start, centre_of(fixed))
+    registration = _optimiser(transform, share)
+    registration.SetMetricAsMattesMutualInformation(32)
+    if mask is not None:
+        registration.SetMetricFixedMask(mask)
+    registration.Execute(fixed, moving)
+    return transform, -registration.GetMetricValue()
 
 
 def emission_levels(image: sitk.Image) -> sitk.Image:
@@ -106,11 +129,7 @@ def _search(reference: Body, scan: Body) -> sitk.Euler3DTransform:
     fixed_grid = common_grid([reference.image], [IDENTITY], SEARCH_MM)
     fixed = to_array(resample(reference.image, fixed_grid, outside=AIR_HU))
     fixed_seen = to_array(field_of_view(reference.image, fixed_grid))
-    turns = [sitk.Euler3DTransform(_centre(scan.image))]
-    for axis, sign in itertools.product(range(3), (-1, 1)):
-        angles = [0.0, 0.0, 0.0]
-        angles[axis] = sign * np.radians(SEARCH_DEGREES)
-        turns.append(sitk.Euler3DTransform(_centre(scan.image), *angles))
+    turns = small_turns(centre_of(scan.image), SEARCH_DEGREES)
 
     best, highest = turns[0], -np.inf
     for turn in turns:
@@ -126,6 +145,16 @@ def _search(reference: Body, scan: Body) -> sitk.Euler3DTransform:
             best = sitk.Euler3DTransform(turn)
             best.SetTranslation((np.array(turn.GetMatrix()).reshape(3, 3) @ (there - here)).tolist())
     return best
+
+
+def small_turns(centre: tuple[float, ...], degrees: float) -> list[sitk.Euler3DTransform]:
+    """No rotation, and one by +- `degrees` about each patient axis through `centre` (LPS, mm)."""
+    turns = [sitk.Euler3DTransform(centre)]
+    for axis, sign in itertools.product(range(3), (-1, 1)):
+        angles = [0.0, 0.0, 0.0]
+        angles[axis] = sign * np.radians(degrees)
+        turns.append(sitk.Euler3DTransform(centre, *angles))
+    return turns
 
 
 def best_shift(
@@ -174,7 +203,8 @@ def best_shift(
     return float(z[peak]), wrapped
 
 
-def _centre(image: sitk.Image) -> tuple[float, ...]:
+def centre_of(image: sitk.Image) -> tuple[float, ...]:
+    """The middle of an image, LPS in mm."""
     return image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
 
 
@@ -203,7 +233,7 @@ def _refine(reference: Body, scan: Body, start: sitk.Euler3DTransform) -> sitk.E
     """Maximise the correlation inside the reference's body."""
     grid = common_grid([reference.image], [IDENTITY], REFINE_MM)
     moving_grid = common_grid([scan.image], [IDENTITY], REFINE_MM)
-    transform = _about(start, _centre(reference.image))
+    transform = _about(start, centre_of(reference.image))
     registration = _optimiser(transform, REFINE_SHARE)
     registration.SetMetricAsCorrelation()
     registration.SetMetricFixedMask(resample(reference.mask, grid, interpolation="nearest"))

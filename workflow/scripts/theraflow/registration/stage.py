@@ -1,8 +1,6 @@
 """Registration of one scan to the patient's reference scan: which images are compared, what is written."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,14 +8,16 @@ import SimpleITK as sitk
 
 import theraflow
 from theraflow.errors import TheraflowError
-from theraflow.files import write_json
+from theraflow.files import read_json, write_json
 from theraflow.images import read_image, read_sidecar
 from theraflow.images.body import Body, find_body, shrink
 from theraflow.layout import PatientFolder, Scan
 from theraflow.registration import quality
 from theraflow.registration.deformable import WORKING_MM, as_transform, deform, invert, working_grid
+from theraflow.registration.emission import CORRECTED
 from theraflow.registration.rigid import EMISSION_MM, IDENTITY, align_bodies, align_emissions
-from theraflow.registration.transforms import write_transform
+from theraflow.registration.threads import limited_threads
+from theraflow.registration.transforms import read_transform, write_transform
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,14 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
 
     Writes `folder.to_scan(scan.scan)` (maps reference points to scan points),
     `folder.to_reference(scan.scan)` (maps scan points to reference points; both ITK composite transforms in
-    HDF5, LPS mm of the scan's frame of reference, which CT and PET or SPECT share) and
+    HDF5, LPS mm as the emission image lies, see `theraflow.registration.emission`) and
     `folder.registration_quality(scan.scan)` (JSON: method, measures, verdict with its limits). To resample an
     image of the scan onto a grid of the reference, `to_scan` is the one to use.
 
     Both scans with CT are registered by CT (rigid and deformable); without, by their emission images (rigid).
     A scan is not registered to itself, nor to one in the same frame of reference. The result is the same for
-    the same input and number of threads.
+    the same input and number of threads. Where the CT of one of the two does not lie on its emission image, the
+    map between the CTs is continued to the emission images, in which lesions are measured.
 
     Where nothing can be aligned, the transforms are the identity and the verdict is `failed`: no exception,
     because other stages go on with less. They read the verdict.
@@ -51,7 +52,7 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
         TheraflowError: an input file is missing or unreadable.
     """
     method = _method(reference, scan, folder)
-    with _threads(threads):
+    with limited_threads(threads):
         if method in (SAME_SCAN, SAME_FRAME):
             to_scan, to_reference, result = _identity("good")
         else:
@@ -62,6 +63,10 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
                 logger.warning("%s: %s", scan.scan, error)
                 to_scan, to_reference, result = _identity("failed")
                 result["reason"] = str(error)
+    if method in (BY_CT, SAME_FRAME) and result["verdict"] != "failed":
+        to_scan, to_reference, result = _between_emissions(
+            (to_scan, to_reference, result), method, reference, scan, folder
+        )
     write_transform(to_scan, folder.to_scan(scan.scan))
     write_transform(to_reference, folder.to_reference(scan.scan))
     content = {
@@ -133,6 +138,34 @@ def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
     return to_scan, to_reference, _judged(measures, quality.LIMITS)
 
 
+def _between_emissions(maps: Maps, method: str, reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
+    """Maps between two CTs as maps between the emission images, which may lie elsewhere than their CTs.
+
+    Scans in one frame of reference share a CT, or have CTs of one examination: these are taken to lie on each other.
+    Where only one of the two has a CT, nothing says how the other's emission image lies to it; the frame is believed.
+    """
+    to_scan, to_reference, result = maps
+    if not all(folder.ct(s.scan).exists() for s in (reference, scan)):
+        return maps
+    moved = [s.scan for s in (reference, scan) if read_json(folder.emission_check(s.scan))["verdict"] == CORRECTED]
+    result = {**result, "ct_moved_onto_emission": moved}
+    if not moved:
+        return to_scan, to_reference, result
+    if method == SAME_FRAME:
+        result["verdict"] = "check"
+        result["reason"] = (
+            "Both scans state one frame of reference, which does not hold between CT and emission image of "
+            f"{' and '.join(moved)}."
+        )
+    of_reference, of_scan = (read_transform(folder.ct_to_emission(s.scan)) for s in (reference, scan))
+    # A composite applies its last transform first; a nested one cannot be written.
+    to_scan = sitk.CompositeTransform([of_scan, to_scan, of_reference.GetInverse()])
+    to_reference = sitk.CompositeTransform([of_reference, to_reference, of_scan.GetInverse()])
+    to_scan.FlattenTransform()
+    to_reference.FlattenTransform()
+    return to_scan, to_reference, result
+
+
 def _read_body(folder: PatientFolder, scan: str) -> Body:
     ct = read_image(folder.ct(scan))
     try:
@@ -166,14 +199,3 @@ def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Ma
 
 def _judged(measures: dict[str, Any], limits: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {**measures, "verdict": quality.verdict(measures, limits), "limits": limits, "reason": None}
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """SimpleITK filters made inside the block use `number` threads."""
-    usual = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(number)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(usual)

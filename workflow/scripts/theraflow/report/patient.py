@@ -14,6 +14,7 @@ from theraflow.files import read_json, write_text
 from theraflow.images import read_image, read_sidecar, sidecar_path, to_array
 from theraflow.layout import PatientFolder, Scan
 from theraflow.nuclides import nuclide
+from theraflow.registration import read_beside_emission
 from theraflow.report.display import (
     Cell,
     Columns,
@@ -267,7 +268,8 @@ def _picture_section(folder: PatientFolder, lesions: pd.DataFrame, scans: Sequen
             absent.append(f"No axial slice of {name}: no lesion was measured on it.")
             continue
         hottest = own.loc[own["suv_peak"].idxmax()]
-        ct = read_image(folder.ct(scan.scan)) if folder.ct(scan.scan).is_file() else None
+        path = folder.ct(scan.scan)
+        ct = read_beside_emission(folder, scan.scan, path) if path.is_file() else None
         organs, organ_names = _organs(folder, scan)
         figure = draw_fused(pet, labels, int(hottest["label"]), ct, organs, organ_names)
         caption = f"{name}: {hottest['lesion']}, SUVpeak {hottest['suv_peak']:.1f}. "
@@ -283,7 +285,8 @@ def _organs(folder: PatientFolder, scan: Scan) -> tuple[sitk.Image | None, dict[
     path = folder.organs(scan.scan)
     if not path.is_file():
         return None, {}
-    return read_image(path), {int(label): name for label, name in read_sidecar(path)["labels"].items()}
+    names = {int(label): name for label, name in read_sidecar(path)["labels"].items()}
+    return read_beside_emission(folder, scan.scan, path), names
 
 
 def _dosimetry_section(
@@ -412,6 +415,7 @@ def _provenance(
         others = {
             "ct": sidecar_path(folder.ct(scan.scan)),
             "organs": sidecar_path(folder.organs(scan.scan)),
+            "CT and emission": folder.emission_check(scan.scan),
             "registration": folder.registration_quality(scan.scan),
             "lesions": sidecar_path(folder.lesion_map(scan.scan)),
         }

@@ -10,6 +10,7 @@ from theraflow.files import read_json
 from theraflow.images import read_sidecar, sidecar_path
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import implausible_organs
+from theraflow.registration.emission import ALIGNED, CORRECTED, DOUBTFUL, NO_CT, NOT_CHECKABLE
 
 GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"
 # A light is never told by its colour alone.
@@ -37,6 +38,7 @@ class ScanQuality:
     scan: Scan
     image: Light
     ct: Light
+    alignment: Light
     organs: Light
     registration: Light
     remarks: list[str] = field(default_factory=list)
@@ -49,6 +51,7 @@ def check_scan(folder: PatientFolder, scan: Scan) -> ScanQuality:
         scan,
         _image(folder, scan, remarks),
         _ct(folder, scan, remarks),
+        judge_alignment(read_json(folder.emission_check(scan.scan)), remarks),
         _organs(folder, scan, remarks),
         _registration(folder, scan, remarks),
         remarks,
@@ -82,6 +85,36 @@ def _ct(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
     flags = read_sidecar(folder.ct(scan.scan)).get("flags") or []
     remarks += flags
     return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
+
+
+def judge_alignment(check: Mapping[str, Any], remarks: list[str]) -> Light:
+    """The light of a scan's CT on its emission image; what is not good goes to `remarks`.
+
+    Args:
+        check: what `theraflow.registration.align_emission` writes: `verdict`, `reason`, and, where the two could be
+            compared, `displacement_mean_mm`, `information_before` and `information_after`.
+        remarks: sentences of the scan.
+    """
+    verdict, reason = check["verdict"], check["reason"]
+    if verdict == NO_CT:
+        return Light(NONE, "no CT")
+    if verdict == NOT_CHECKABLE:
+        remarks.append(f"Whether CT and emission image lie on each other could not be checked: {reason}.")
+        return Light(CHECK, verdict)
+    shown = f"{verdict}, {check['displacement_mean_mm']:.0f} mm"
+    information = f"mutual information {check['information_before']:.2f} to {check['information_after']:.2f}"
+    if verdict == CORRECTED:
+        remarks.append(
+            f"CT and emission image do not lie on each other: {reason} ({information}). CT and organs were moved "
+            "rigidly onto the emission image. If attenuation was corrected by the CT as it lay, uptake is doubtful; "
+            "a region that was outlined on the CT has not been moved."
+        )
+    elif verdict == DOUBTFUL:
+        remarks.append(
+            f"CT and emission image may not lie on each other: {reason} ({information}). Nothing was moved; look at "
+            "the organs on the emission image."
+        )
+    return Light(GOOD if verdict == ALIGNED else CHECK, shown)
 
 
 def _organs(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
