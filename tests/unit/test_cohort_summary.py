@@ -132,6 +132,19 @@ def test_new_lesions_do_not_count_at_baseline(tmp_path):
     assert read(tmp_path / "cohort", "detection")["n_lesions"].to_list() == [1] * 5
 
 
+def test_a_scan_whose_registration_has_failed_counts_in_no_detection_rate(tmp_path):
+    """It shows two lesions and can deny none: counted, its rate would be 100 % whatever the tracer does."""
+    folders = [write_lesions(tmp_path, "P1", [(5.0, 4.0), (6.0, 4.0)]), write_lesions(tmp_path, "P2", [(5.0, None)])]
+    table = read_table(folders[0].table("lesions"))
+    table = table.assign(registration=table["scan"].map({"fdg0": "good", "cxcr4": "failed"}))
+    write_table(table, folders[0].table("lesions"), list(table.columns))
+    summarise_cohort(folders, tmp_path / "cohort", SETTINGS)
+    rates = read(tmp_path / "cohort", "detection").set_index("tracer")
+    assert rates.loc["FDG", ["n_positive", "n_lesions"]].to_list() == [3, 3]
+    assert rates.loc["pentixafor", ["n_positive", "n_lesions"]].to_list() == [0, 1]
+    assert rates.loc["FDG and pentixafor (concordant)", ["n_positive", "n_lesions"]].to_list() == [0, 1]
+
+
 def test_one_tracer(tmp_path):
     folder = write_lesions(tmp_path, "P1", [(5.0, 4.0), (6.0, 4.0), (7.5, 4.0)])
     summarise_cohort([folder], tmp_path / "cohort", {"tracers": {"FDG": TRACERS["FDG"]}})

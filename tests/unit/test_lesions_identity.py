@@ -1,5 +1,7 @@
 """Which region is which lesion, positive or negative, concordant or not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,6 +88,68 @@ def test_separate_lesions_keep_their_names_through_small_errors_of_registration(
     for lesion in lesions:
         assert lesion.get("b", lesion["a"]) == lesion["a"]
         assert ("b" in lesion) == (lesion["a"] != str(gone))
+
+
+def test_a_far_region_does_not_take_a_lesion_from_a_near_one():
+    """Leaving a far region alone costs nothing, so it must not push the near one to the wrong lesion."""
+    known = follow([[ball("a", (0, 0, 0), 3, "here"), ball("a", (14, 0, 0), 3, "beside")]], GATE_MM)
+    found = [ball("b", (1, 0, 0), 3), ball("b", (-300, 0, 0), 3)]
+    by_name = {lesion["a"].annotation: i for i, lesion in enumerate(known)}
+    assert match(known, found, GATE_MM) == {0: by_name["here"]}
+
+
+def lost(scan, from_organ, organ="liver", name=None, site=None):
+    """A region of a scan whose registration has failed, in coordinates of its own that lie 200 mm off."""
+    return replace(in_organ(scan, from_organ, organ, name, site), in_reference=None, centroid_mm=np.full(3, 200.0))
+
+
+def in_organ(scan, from_organ, organ="liver", name=None, site=None):
+    """A ball beside the centre (20, 30, 40) of an organ."""
+    place = np.add((20, 30, 40), from_organ)
+    known = {"site": site or organ, "organ": organ, "from_organ_mm": np.array(from_organ, float)} if organ else {}
+    return replace(ball(scan, tuple(place), 4, name), **known)
+
+
+@pytest.mark.parametrize(
+    ("organ", "site", "away", "expected"),
+    [
+        ("liver", None, 14.0, True),
+        ("liver", None, 16.0, False),
+        ("spleen", None, 0.0, False),
+        (None, None, 0.0, False),
+        ("liver", "peritoneum", 0.0, False),
+    ],
+)
+def test_without_a_place_organ_and_distance_decide(organ, site, away, expected):
+    known = follow([[in_organ("a", (10, 0, 0))]], GATE_MM)
+    assert match(known, [lost("b", (10, 0, away), organ, site=site)], GATE_MM) == ({0: 0} if expected else {})
+
+
+def test_regions_without_a_place_never_match_by_overlap():
+    """The same region at the same coordinates, which mean nothing, but far apart within the organ."""
+    known = follow([[in_organ("a", (0, 0, 0))]], GATE_MM)
+    same = replace(known[0]["a"], scan="b", in_reference=None, from_organ_mm=np.array([0, 0, 50.0]))
+    assert match(known, [same], GATE_MM) == {}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (1, 2, 0)])
+def test_how_a_lesion_was_found_again_is_kept(order):
+    """Two scans that were registered and one that was not, in every order: what needs no organ is told by position."""
+    scans = [[in_organ("a", (10, 0, 0))], [lost("b", (13, 0, 0))], [in_organ("c", (10, 4, 0))]]
+    (lesion,) = follow([scans[i] for i in order], GATE_MM)
+    assert set(lesion) == {"a", "b", "c"}
+    first, second, third = ("abc"[i] for i in order)
+    assert lesion[first].matched_by is None
+    expected = {"a": "position", "b": "organ and distance", "c": "position"}
+    assert lesion[third].matched_by == expected[third]
+    assert lesion[second].matched_by == ("organ and distance" if first == "b" else expected[second])
+
+
+def test_position_overrules_the_organ():
+    """Where a registered scan shows a lesion it decides; the unregistered one that shows it too is not asked."""
+    known = follow([[in_organ("a", (0, 0, 0))], [lost("b", (12, 0, 0))]], GATE_MM)
+    assert set(known[0]) == {"a", "b"}
+    assert match(known, [in_organ("c", (20, 0, 0))], GATE_MM) == {}  # 8 mm from that of b by the organ
 
 
 def test_no_scan_and_no_region_are_no_lesion():

@@ -69,8 +69,12 @@ def shifted(scan, centre):
 
 def write_judgement(folder, scan, **remarks):
     """The scan's table of organs, of which those in `remarks` are not plausible."""
-    rows = [{"organ": o, "plausible": "no" if o in remarks else "yes", "remark": remarks.get(o)} for o in ORGANS]
-    write_table(pd.DataFrame(rows), folder.organ_table(scan), ("organ", "plausible", "remark"))
+    rows = [
+        {"organ": organ, "plausible": "no" if organ in remarks else "yes", "remark": remarks.get(organ),
+         "touches_edge": False, **dict(zip(("x_mm", "y_mm", "z_mm"), shifted(scan, centre), strict=True))}
+        for organ, (centre, _, _) in ORGANS.items()
+    ]  # fmt: skip
+    write_table(pd.DataFrame(rows), folder.organ_table(scan), list(rows[0]))
 
 
 def write_scan(folder, scan):
@@ -105,6 +109,7 @@ def write_scan(folder, scan):
     to_scan = sitk.TranslationTransform(3, SHIFT[name])
     write_transform(to_scan, folder.to_scan(name))
     write_transform(to_scan.GetInverse(), folder.to_reference(name))
+    write_json({"verdict": "good"}, folder.registration_quality(name))
     if scan.lesions:
         sitk.WriteImage(from_array(marked, grid), scan.lesions)
         write_json({"labels": {str(i): name for i, name in enumerate(LESIONS, start=1)}}, scan.lesions[:-6] + "json")
@@ -313,6 +318,116 @@ def test_an_unknown_background_is_refused(tmp_path):
         measure_lesions(PatientFolder(tmp_path, "P003"), [scan], scan, SETTINGS | {"background": "spleen"})
 
 
+def test_what_was_carried_says_from_where_and_what_became_of_its_volume(patient):
+    table = patient[2]
+    own = table[table["source"] != "carried"]
+    assert own[["carried_from", "volume_change"]].isna().all(axis=None)
+    assert own.drop_duplicates("lesion")["matched_by"].isna().all()  # the first scan of each names it
+    assert set(own[own.duplicated("lesion")]["matched_by"]) == {"position"}
+    assert set(table["registration"]) == {"good"}
+    assert row(table, "only FDG", "cxcr4")["carried_from"] == "fdg0"
+    assert row(table, "new", "fdg0")["carried_from"] == "fdg1"
+    carried = table[(table["source"] == "carried") & table["volume_ml"].notna()]
+    assert carried["matched_by"].isna().all()
+    assert carried["volume_change"].to_numpy() == pytest.approx(1.0, abs=0.05)  # only shifted
+    outside = table[(table["source"] == "carried") & table["volume_ml"].isna()]
+    assert len(outside) > 0 and outside["volume_change"].isna().all()
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.2])
+def test_the_volume_of_a_carried_sphere_changes_by_the_cube_of_the_scale(tmp_path, scale):
+    """A point p of the reference lies at scale x p in the scan, so that a ball's volume becomes scale^3 of its own."""
+    folder = PatientFolder(tmp_path, "P005")
+    scans = [Scan("P005", "fdg0", "FDG", "baseline", "", "suv", str(tmp_path / "reader.nii.gz")),
+             Scan("P005", "cxcr4", "pentixafor", "baseline", "", "suv")]  # fmt: skip
+    for scan in scans:
+        write_scan(folder, scan)
+    to_scan = sitk.AffineTransform(3)
+    to_scan.Scale(scale)
+    write_transform(to_scan, folder.to_scan("cxcr4"))
+    write_transform(to_scan.GetInverse(), folder.to_reference("cxcr4"))
+    measure_lesions(folder, scans, scans[0], SETTINGS | {"candidates": {}})
+    table = read_table(folder.table("lesions")).set_index(["lesion", "scan"])
+    assert len(table) == 4
+    for name in ("L01", "L02"):
+        here, there = table.loc[(name, "cxcr4")], table.loc[(name, "fdg0")]
+        assert here["volume_change"] == pytest.approx(scale**3, rel=0.08)  # balls of 6 to 7 voxels across
+        assert here["volume_change"] == pytest.approx(here["volume_ml"] / there["volume_ml"])
+
+
+@pytest.fixture(scope="module")
+def unregistered(tmp_path_factory):
+    """The patient whose pentixafor scan could not be registered: its transforms lead 70 mm away from the truth."""
+    folder = PatientFolder(tmp_path_factory.mktemp("unregistered"), "P006")
+    root = folder.root
+    scans = [
+        Scan("P006", "fdg0", "FDG", "baseline", "", "suv", str(root / "fdg0_reader.nii.gz")),
+        Scan("P006", "cxcr4", "pentixafor", "baseline", "", "suv"),
+        Scan("P006", "fdg1", "FDG", "followup", "", "suv", str(root / "fdg1_reader.nii.gz")),
+    ]
+    root.mkdir(parents=True)
+    for scan in scans:
+        write_scan(folder, scan)
+    wrong = sitk.TranslationTransform(3, (0.0, 0.0, 70.0))
+    write_transform(wrong, folder.to_scan("cxcr4"))
+    write_transform(wrong.GetInverse(), folder.to_reference("cxcr4"))
+    write_json({"verdict": "failed"}, folder.registration_quality("cxcr4"))
+    measure_lesions(folder, scans, scans[0], SETTINGS)
+    return folder, scans, read_table(folder.table("lesions"))
+
+
+def test_a_failed_registration_leaves_organ_and_distance(unregistered):
+    table = unregistered[2]
+    found = row(table, "both", "cxcr4")  # in the liver on both scans
+    assert (found["source"], found["matched_by"]) == ("candidate", "organ and distance")
+    assert [found["x_mm"], found["y_mm"], found["z_mm"]] == pytest.approx(shifted("cxcr4", (-60, 0, 60)), abs=1.5)
+    assert found["suv_peak"] == pytest.approx(8.0, rel=0.05)
+    assert row(table, "both", "fdg1")["matched_by"] == "position"
+    assert table.groupby("scan")["registration"].unique().map(list).to_dict() == {
+        "fdg0": ["good"], "cxcr4": ["failed"], "fdg1": ["good"],
+    }  # fmt: skip
+
+
+def test_nothing_is_carried_through_a_failed_registration(unregistered):
+    folder, _, table = unregistered
+    numbers = ["volume_ml", "suv_max", "suv_mean", "suv_peak", "tbr", "tlg_ml", "x_mm", "longest_diameter_mm"]
+    others = ["positive", "volume_change", "source", "carried_from"]
+    missing = {"only FDG": ("cxcr4",), "new": ("cxcr4",), "only pentixafor": ("fdg0", "fdg1")}
+    only_there = row(table, "only pentixafor", "cxcr4")  # in no organ: not to be matched, a lesion of its own
+    assert only_there["source"] == "candidate" and np.isnan(only_there["matched_by"])
+    for lesion, scan in ((lesion, scan) for lesion, scans in missing.items() for scan in scans):
+        assert pd.Series(row(table, lesion, scan))[[*numbers, *others]].isna().all(), (lesion, scan)
+    assert row(table, "only FDG", "fdg1")["carried_from"] == "fdg0"  # between the others all is as before
+    assert set(np.unique(to_array(read_image(folder.lesion_map("cxcr4"))))) == {0, 1, 3}
+
+
+def test_a_failed_registration_is_never_a_negative(unregistered):
+    table = unregistered[2]
+    kinds = table.drop_duplicates("lesion").set_index("lesion")["concordance"]
+    assert kinds["L01"] == "concordant"  # both tracers show it themselves
+    assert kinds[["L02", "L03", "L04"]].isna().all()
+
+
+def test_farther_from_the_organs_centre_it_is_another_lesion(tmp_path):
+    """The liver's centre of the unregistered scan is told too low: the lesions' places in it differ by as much."""
+    folder = PatientFolder(tmp_path, "P007")
+    scans = [Scan("P007", "fdg0", "FDG", "baseline", "", "suv", str(tmp_path / "reader.nii.gz")),
+             Scan("P007", "cxcr4", "pentixafor", "baseline", "", "suv")]  # fmt: skip
+    for scan in scans:
+        write_scan(folder, scan)
+    write_json({"verdict": "failed"}, folder.registration_quality("cxcr4"))
+    table = read_table(folder.organ_table("cxcr4"))
+    for drop_mm, lesions in ((12.0, 3), (18.0, 4)):
+        moved = table.assign(z_mm=table["z_mm"].where(table["organ"] != "liver", table["z_mm"] - drop_mm))
+        write_table(moved, folder.organ_table("cxcr4"), list(table.columns))
+        measure_lesions(folder, scans, scans[0], SETTINGS)
+        assert read_table(folder.table("lesions"))["lesion"].nunique() == lesions
+    cut = table.assign(touches_edge=table["organ"] == "liver")  # the centre of half a liver is not the liver's
+    write_table(cut, folder.organ_table("cxcr4"), list(table.columns))
+    measure_lesions(folder, scans, scans[0], SETTINGS)
+    assert read_table(folder.table("lesions"))["lesion"].nunique() == 4
+
+
 @pytest.mark.shared_data
 def test_a_tumour_inside_its_oedema_is_measured_beside_it(shared_data, tmp_path):
     """TCIA Soft-tissue-Sarcoma patient 1: published SUVmax of the mass 7.9 to 8.0."""
@@ -326,6 +441,7 @@ def test_a_tumour_inside_its_oedema_is_measured_beside_it(shared_data, tmp_path)
     identity = sitk.TranslationTransform(3)
     write_transform(identity, folder.to_scan("fdg"))
     write_transform(identity, folder.to_reference("fdg"))
+    write_json({"verdict": "good"}, folder.registration_quality("fdg"))
     measure_lesions(folder, [scan], scan, SETTINGS)
     table = read_table(folder.table("lesions")).set_index("annotation")
     assert set(table.index) == {"GTV_Mass", "GTV_Edema"}

@@ -11,6 +11,7 @@ from theraflow.lesions import (
     axial_diameters,
     find_candidates,
     geometry,
+    organ_at_site,
     organ_background,
     physiologic_mask,
     shell_background,
@@ -216,6 +217,20 @@ def test_site_without_organs_is_unknown():
     mask = np.zeros((3, 3, 3), dtype=bool)
     mask[1, 1, 1] = True
     assert site_of(Region.of(mask), None) is None
+    assert organ_at_site(Region.of(mask), None, "liver") is None
+
+
+def test_the_organ_of_a_site_is_the_site_or_of_many_the_one_around():
+    organs = np.zeros((10, 10, 10), np.uint8)
+    organs[:5], organs[5:8] = ORGAN_IDS["vertebrae_T12"], ORGAN_IDS["vertebrae_L1"]
+    mask = np.zeros(organs.shape, bool)
+    mask[3:8, 2:4, 2:4] = True  # two layers of T12, three of L1
+    assert organ_at_site(Region.of(mask), organs, "bone") == "vertebrae_L1"
+    mask[8:] = True  # now most of it outside
+    assert organ_at_site(Region.of(mask), organs, "bone") is None
+    assert organ_at_site(Region.of(mask), organs, "kidney left") == "kidney_left"
+    assert organ_at_site(Region.of(mask), organs, "lymph node") is None
+    assert organ_at_site(Region.of(mask), organs, None) is None
 
 
 @given(start=st.tuples(*[st.integers(-3, 5)] * 3), low=st.tuples(*[st.integers(0, 3)] * 3))

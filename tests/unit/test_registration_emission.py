@@ -8,13 +8,14 @@ import SimpleITK as sitk
 from alignment_on_disk import write_alignment
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from registration_pairs import errors, organ_points, pose, torso, write_scan
+from registration_pairs import errors, organ_points, pose, scan_row, torso, write_scan
 
 from theraflow.dicom import import_ct, import_emission
 from theraflow.errors import TheraflowError
 from theraflow.images import from_array, read_image, resample, to_array, write_image
 from theraflow.layout import PatientFolder, Scan
-from theraflow.registration import align_emission, passage, read_beside_emission, read_transform, register
+from theraflow.registration import align_emission, passage, read_beside_emission, read_transform, register, verdict_of
+from theraflow.registration import judge as judge_registration
 from theraflow.registration.emission import LIMITS, Measures, judge, move_header
 from theraflow.virtual.anatomy import Anatomy, Grid, Pose
 from theraflow.virtual.cohort import cohort
@@ -208,7 +209,7 @@ def registered(folder: PatientFolder, frames: tuple[str, str], cts: tuple[sitk.I
             write_alignment(folder, scan.scan, transform, "corrected")
     for scan in scans:
         register(scans[0], scan, folder, threads=1)
-    return maps, json.loads(folder.registration_quality("b").read_text())
+    return maps, json.loads(folder.registration_fit("b").read_text())
 
 
 POINTS = np.array([(60.0, 20.0, 150.0), (-70.0, -30.0, 200.0), (0.0, 50.0, 230.0), (90.0, 0.0, 180.0)])
@@ -220,15 +221,16 @@ def test_registration_leads_from_emission_image_to_emission_image(tmp_path, fram
     grid = Grid.covering((-210, -165, 80), (210, 165, 300), (5.0, 5.0, 5.0))
     ct = torso(Anatomy.draw(3, "M", 25.0), grid, Pose(), 1)
     folder = PatientFolder(tmp_path, "P1")
-    maps, quality = registered(folder, frames, (ct, ct))
+    maps, fit = registered(folder, frames, (ct, ct))
     there = [np.array([one.TransformPoint(point) for point in POINTS.tolist()]) for one in maps]
     assert errors(read_transform(folder.to_scan("b")), there[0], there[1]).max() < 0.5
     assert errors(read_transform(folder.to_reference("b")), there[1], there[0]).max() < 0.5
     assert errors(passage(folder, "b", "a").source_to_target, there[1], there[0]).max() < 0.5
-    assert quality["ct_moved_onto_emission"] == ["a", "b"]
+    assert fit["ct_moved_onto_emission"] == ["a", "b"]
     if frames[0] == frames[1]:
-        assert quality["verdict"] == "check"
-        assert "a and b" in quality["reason"]
+        assert "a and b" in fit["doubt"]
+        judge_registration(scan_row("a"), scan_row("b"), folder)
+        assert verdict_of(folder, "b") == "check"
 
 
 def test_a_frame_is_believed_where_only_one_scan_has_a_ct(tmp_path):

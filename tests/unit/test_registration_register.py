@@ -13,7 +13,7 @@ from theraflow.errors import TheraflowError
 from theraflow.images import from_array, read_image, to_array
 from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder
-from theraflow.registration import carry_mask, map_points, passage, read_transform, register
+from theraflow.registration import carry_mask, judge, map_points, passage, read_transform, register
 from theraflow.registration.quality import EMISSION_LIMITS, LIMITS, verdict
 from theraflow.registration.rigid import best_shift
 from theraflow.virtual.anatomy import COUCH, Anatomy, Grid, Pose
@@ -24,6 +24,8 @@ ANATOMY = Anatomy.draw(3, "M", 25.0)
 
 
 def quality_of(folder: PatientFolder, scan: str) -> dict:
+    reference = json.loads(folder.registration_fit(scan).read_text())["reference"]
+    judge(scan_row(reference), scan_row(scan), folder)
     return json.loads(folder.registration_quality(scan).read_text())
 
 

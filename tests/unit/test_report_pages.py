@@ -177,6 +177,49 @@ def test_pictures_show_ct_and_organs_where_the_correction_puts_them(tmp_path):
     assert pictures[0] == pictures[1]
 
 
+def test_a_failed_registration_is_shown_measured_and_explained(tmp_path):
+    folder, scans = write_patient(tmp_path, dosimetry=False)
+    organ = {"dice": 0.31, "surface_mean_mm": 14.0, "surface_p95_mm": 30.0, "counts": True}
+    quality = {
+        "reference": "fdg0", "method": "CT to CT: rigid, then demons", "reason": None, "organs_remark": None,
+        "organs": {"liver": organ, "spleen": organ | {"dice": 0.2}, "stomach": organ | {"dice": 0.0, "counts": False}},
+        "organ_dice_median": 0.31, "organ_surface_median_mm": 14.0, "body_overlap_dice": 0.9,
+        "folding_fraction": 0.0012,
+        "limits": {"organ_dice_median": {"good_from": 0.8, "failed_below": 0.5}}, "verdict": "failed",
+    }  # fmt: skip
+    good = quality | {"verdict": "good", "limits": {}, "organs": {}, "organs_remark": "no organ labels of fdg1"}
+    for scan, content in (("fdg0", good), ("cxcr4", quality), ("fdg1", good)):
+        write_json(content, folder.registration_quality(scan))
+        folder.registration_picture(scan).write_bytes(b"\x89PNG of " + scan.encode())
+    lesions = read_table(folder.table("lesions"))
+    columns = lesions["scan"].map({"fdg0": "good", "cxcr4": "failed", "fdg1": "good"})
+    carried = (lesions["scan"] == "fdg1") & (lesions["lesion"] == "L4")
+    changes = carried.map({True: 0.934, False: None})
+    matched_by = columns.map({"failed": "organ and distance"})
+    lesions = lesions.assign(registration=columns, matched_by=matched_by, volume_change=changes)
+    lesions.loc[carried, "source"] = "carried"
+    not_shown = (lesions["scan"] == "cxcr4") & (lesions["lesion"] != "L1")
+    for column in ("source", "suv_peak", "positive"):
+        lesions[column] = lesions[column].astype(object).where(~not_shown, None)
+    write_table(lesions, folder.table("lesions"), list(lesions.columns))
+    write_patient_report(folder, scans, SETTINGS, folder.report)
+    page = Page(folder.report.read_text())
+    for words in (
+        "The registration of cxcr4 failed.", "1 of 1 found a counterpart", "No outline was carried to cxcr4 or from it",
+        "Dice of 2 organs 0.31 (median; least 0.20, spleen)", "distance of their surfaces 14.0 mm",
+        "overlap of the bodies 0.90", "folding 0.12 % of the voxels",
+        "Registration: organ dice median 0.31 (good from 0.8, failed below 0.5).",
+        "Organs have no part in the verdict: no organ labels of fdg1.", "carried, volume × 0.93",
+        "reader, by organ and distance",
+    ):  # fmt: skip
+        assert words in page.text, words
+    pictures = [base64.b64decode(link.partition(",")[2]) for link in page.links if link.startswith("data:image/png")]
+    assert [content for content in pictures if b" of " in content[:12]] == [b"\x89PNG of cxcr4", b"\x89PNG of fdg1"]
+    summarise_cohort([folder], tmp_path / "cohort", SETTINGS)
+    write_cohort_report(tmp_path / "cohort", ["P001"], [], tmp_path / "cohort" / "report.html")
+    assert "Registration has failed for P001 cxcr4" in Page((tmp_path / "cohort" / "report.html").read_text()).text
+
+
 def test_an_organ_that_is_not_plausible_has_a_light_and_a_sentence(tmp_path):
     folder, scans = write_patient(tmp_path, miniature=False, dosimetry=False)
     assert check_scan(folder, scans[0]).organs.colour == GOOD

@@ -109,6 +109,58 @@ def test_outside_the_field_of_view_nothing_is_said(tmp_path):
     assert list(table["category"]) == ["NE", "NE"]
 
 
+def failed(rows, *scans):
+    """The rows with the verdict on their scans' registration, and NA for what could not be carried there."""
+    return [row | {"registration": "failed" if row["scan"] in scans else "good"} for row in rows]
+
+
+NOT_CARRIED = (np.nan, np.nan, None, None)
+
+
+def test_an_unmatched_lesion_of_an_unregistered_followup_may_be_an_old_one(tmp_path):
+    """L02 was not found again and L03 appears: in truth they may be one lesion, so no progression may be claimed."""
+    rows = [
+        *lesion("L01", fdg0=(16.0, 60.0, True, "reader"), fdg1=(9.0, 50.0, True, "reader")),
+        *lesion("L02", fdg0=(8.0, 30.0, True, "reader"), fdg1=NOT_CARRIED),
+        *lesion("L03", fdg0=NOT_CARRIED, fdg1=(6.0, 18.0, True, "reader")),
+    ]
+    table = assess(tmp_path, ["fdg0", "fdg1"], failed(rows, "fdg1")).set_index("criterion")
+    assert table["category"].to_dict() == {"PERCIST 1.0": "NE", "RECIST 1.1": "NE"}
+    assert table["new_lesions"].isna().all()
+    assert table["remark"].eq("L03 may be new or known under another name: the registration of fdg1 has failed").all()
+    assert table.loc["PERCIST 1.0", "change_percent"] == pytest.approx(-43.75)  # the hottest needs no name
+
+
+def test_what_is_certain_in_spite_of_a_failed_registration_is_said(tmp_path):
+    found_again = lesion("L01", fdg0=(10.0, 60.0, True, "reader"), fdg1=(5.0, 50.0, True, "reader"))
+    # All old lesions were found again on the follow-up, which outlines the third beside them: that one is new.
+    rows = [*found_again, *lesion("L02", fdg0=NOT_CARRIED, fdg1=(6.0, 18.0, True, "reader"))]
+    table = assess(tmp_path / "new", ["fdg0", "fdg1"], failed(rows, "fdg1"))
+    assert list(table["category"]) == ["PMD", "PD"]
+    assert list(table["new_lesions"]) == [1, 1]
+    assert table["remark"].isna().all()
+    # The peak has risen by more than 30 %: progression, whichever the lesions are.
+    rows = [*lesion("L01", fdg0=(10.0, 60.0, True, "reader"), fdg1=NOT_CARRIED),
+            *lesion("L02", fdg0=NOT_CARRIED, fdg1=(15.0, 60.0, True, "reader"))]  # fmt: skip
+    table = assess(tmp_path / "risen", ["fdg0", "fdg1"], failed(rows, "fdg1")).set_index("criterion")
+    assert table.loc["PERCIST 1.0", "category"] == "PMD"
+    # One lesion is gone and another has come on scans that were registered; that a third scan was not is no matter.
+    rows = [*lesion("L01", fdg0=(10.0, 60.0, True, "reader"), fdg1=(0.5, 60.0, False, "carried")),
+            *lesion("L02", fdg0=(0.5, 18.0, False, "carried"), fdg1=(6.0, 18.0, True, "reader"))]  # fmt: skip
+    table = assess(tmp_path / "gone", ["fdg0", "cxcr4", "fdg1"], failed(rows, "cxcr4"))
+    assert list(table["category"]) == ["PMD", "PD"]
+    assert list(table["new_lesions"]) == [1, 1]
+    # Another tracer's scan has failed and shows nothing that is not known: all is as without it.
+    rows = [*found_again, *lesion("L02", fdg0=(0.5, 18.0, False, "carried"), fdg1=(6.0, 18.0, True, "reader"))]
+    rows += lesion("L01", cxcr4=(7.0, 55.0, True, "candidate"))
+    table = assess(tmp_path / "other", ["fdg0", "cxcr4", "fdg1"], failed(rows, "cxcr4"))
+    assert list(table["category"]) == ["PMD", "PD"]
+    # It shows one more, which may be the new lesion of the follow-up.
+    rows += lesion("L03", cxcr4=(7.0, 20.0, True, "candidate"))
+    table = assess(tmp_path / "more", ["fdg0", "cxcr4", "fdg1"], failed(rows, "cxcr4"))
+    assert list(table["category"]) == ["NE", "NE"]
+
+
 def test_sul_where_both_scans_allow_it(tmp_path):
     rows = lesion("L01", fdg0=(9.0, 40.0, True, "reader"), fdg1=(3.0, 40.0, True, "reader"))
     table = assess(tmp_path, ["fdg0", "fdg1"], rows, {"fdg0": MAN, "fdg1": MAN}).set_index("criterion")

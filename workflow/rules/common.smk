@@ -135,15 +135,15 @@ def get_patient_images(wildcards):
     return [image for scan in SCANS[wildcards.patient] for image in get_images(scan)]
 
 
+def get_organs(scan):
+    """Organ labels of a scan and the table that says which are plausible; nothing where it has none."""
+    folder = PatientFolder(RESULTS, scan.patient)
+    paths = (folder.organs(scan.scan), folder.organ_table(scan.scan))
+    return list(paths) if has_organs(scan) else []
+
+
 def get_patient_organs(wildcards):
-    """Organ labels of all scans that have them, and the tables that say which are plausible."""
-    folder = PatientFolder(RESULTS, wildcards.patient)
-    return [
-        path
-        for scan in SCANS[wildcards.patient]
-        if has_organs(scan)
-        for path in (folder.organs(scan.scan), folder.organ_table(scan.scan))
-    ]
+    return [path for scan in SCANS[wildcards.patient] for path in get_organs(scan)]
 
 
 def get_alignments(scans):
@@ -164,6 +164,11 @@ def get_patient_transforms(wildcards):
     folder = PatientFolder(RESULTS, wildcards.patient)
     named = (folder.to_scan, folder.to_reference, folder.registration_quality)
     return [name(scan.scan) for scan in SCANS[wildcards.patient] for name in named]
+
+
+def get_registration_pictures(wildcards):
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    return [folder.registration_picture(scan.scan) for scan in SCANS[wildcards.patient]]
 
 
 def get_annotations(wildcards):

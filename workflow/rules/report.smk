@@ -8,6 +8,7 @@ rule patient_report:
         organs=get_patient_organs,
         alignments=get_patient_alignments,
         transforms=get_patient_transforms,
+        registrations=get_registration_pictures,
     output:
         report(
             f"{PATIENT}/report.html",

@@ -76,8 +76,12 @@ class PatientFolder:
         """Transform that maps points of `scan` to points of the reference scan."""
         return self.root / "registration" / f"{scan}.to_reference.h5"
 
+    def registration_fit(self, scan: str) -> Path:
+        """How `scan` was registered, and what that measured itself: what the verdict is made of."""
+        return self.root / "registration" / f"{scan}.fit.json"
+
     def registration_quality(self, scan: str) -> Path:
-        """Method and quality of the registration of `scan`."""
+        """Method, quality and verdict of the registration of `scan`."""
         return self.root / "registration" / f"{scan}.json"
 
     def ct_to_emission(self, scan: str) -> Path:
@@ -87,6 +91,10 @@ class PatientFolder:
     def emission_check(self, scan: str) -> Path:
         """Whether the CT and the emission image of `scan` lie on each other."""
         return self.root / "registration" / f"{scan}.ct_to_emission.json"
+
+    def registration_picture(self, scan: str) -> Path:
+        """Both scans upon each other, before and after the registration of `scan`."""
+        return self.root / "registration" / f"{scan}.png"
 
     def lesion_map(self, scan: str | None = None) -> Path:
         """Lesion labels on the emission grid of `scan` (divided for a SPECT), or of the reference scan."""

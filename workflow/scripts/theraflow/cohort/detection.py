@@ -23,8 +23,10 @@ def count_detection(lesions: pd.DataFrame, tracers: Sequence[str]) -> pd.DataFra
     """Detection rates at baseline.
 
     The lesions counted are those positive with at least one of `tracers` at baseline. A tracer's denominator
-    leaves out lesions that were not assessed with it. With two tracers follow the concordant lesions and
-    those that only one of the two shows, of all lesions assessed with both.
+    leaves out lesions that were not assessed with it. A scan whose registration has failed assesses none: it
+    could only ever add lesions that it shows, never tell that one known from another scan is not there. With
+    two tracers follow the concordant lesions and those that only one of the two shows, of all lesions assessed
+    with both.
 
     Args:
         lesions: as `read_lesions` returns it.
@@ -33,7 +35,7 @@ def count_detection(lesions: pd.DataFrame, tracers: Sequence[str]) -> pd.DataFra
     Returns:
         Columns `COLUMNS`; `n_patients` have at least one of the lesions counted in `n_lesions`.
     """
-    baseline = lesions[lesions["timepoint"] == BASELINE]
+    baseline = lesions[(lesions["timepoint"] == BASELINE) & (lesions["registration"] != "failed")]
     seen = baseline.set_index(["patient", "lesion", "tracer"])["positive"].unstack("tracer")  # noqa: PD010
     seen = seen.reindex(columns=list(tracers))
     seen = seen[(seen == 1).any(axis=1)]

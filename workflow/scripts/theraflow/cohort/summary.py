@@ -119,16 +119,17 @@ def read_lesions(path: Path | str, tracers: Sequence[str]) -> pd.DataFrame:
         tracers: SUV tracers; rows of other tracers are left out.
 
     Returns:
-        The table with `positive` as 1.0, 0.0 or NaN (not assessed) and one row per patient, lesion, tracer
-        and time point: where a tracer was imaged twice at a time point, the first scan in the table stands,
-        and the log says so. Of a patient without a time point called `baseline` the first one is the
-        baseline.
+        The table with `positive` as 1.0, 0.0 or NaN (not assessed), `registration` as good, check, failed or
+        NaN (a table that lacks the column), and one row per patient, lesion, tracer and time point: where a
+        tracer was imaged twice at a time point, the first scan in the table stands, and the log says so. Of a
+        patient without a time point called `baseline` the first one is the baseline.
 
     Raises:
         TheraflowError: a cell of `positive` is none of true, false, 1, 0 and NA.
     """
     table = read_table(path)
     table = table[table["tracer"].isin(tracers)]
+    table = table.reindex(columns=list(dict.fromkeys((*table.columns, "registration"))))
     meaning = {"true": 1.0, "1": 1.0, "1.0": 1.0, "false": 0.0, "0": 0.0, "0.0": 0.0, "nan": float("nan")}
     words = table["positive"].astype(str).str.lower()
     unknown = sorted(set(words) - set(meaning))

@@ -4,10 +4,14 @@ Every scan's regions are carried to the reference scan's space and there matched
 far, scan by scan, by an optimal assignment (the Hungarian method). A pair costs the distance of the
 centroids, less where the regions overlap; pairs too far apart and without overlap are not allowed. Two
 regions of one scan never become one lesion. What matches nothing is a new lesion.
+
+A scan whose registration has failed has no place in the reference scan's space. Its regions are matched by organ and
+distance only: the same site, in the same organ, and positions relative to the centre of that organ, each in its own
+scan, that are not too far apart. What lies in no organ is then a new lesion.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -17,6 +21,7 @@ from theraflow.lesions.region import Region
 # Two regions of which the smaller lies to this part in the other may be one lesion however far their
 # centroids are apart: a mass that grew, shrank or was outlined more widely.
 SUFFICIENT_OVERLAP = 0.25
+BY_POSITION, BY_ORGAN = "position", "organ and distance"
 
 
 @dataclass(frozen=True)
@@ -26,20 +31,29 @@ class Observation:
     Attributes:
         scan: the scan's name.
         region: on the scan's emission grid.
-        in_reference: carried to the reference scan's emission grid (or its continuation).
-        centroid_mm: of `in_reference`, x y z in LPS mm of the reference scan.
+        in_reference: carried to the reference scan's emission grid (or its continuation); None where the registration
+            of the scan has failed.
+        centroid_mm: of `in_reference`, x y z in LPS mm of the reference scan; without it of `region`, of the scan
+            itself.
         source: `reader` or `candidate`.
         annotation: the reader's name for it, or None.
         site: where it lies, or None.
+        organ: the organ it lies in, or None where there is none whose centre is known.
+        from_organ_mm: from the centre of that organ to that of `region`, x y z in LPS mm of the scan itself, or None.
+        matched_by: how it was found to be a lesion known before, `position` or `organ and distance`; None where it is
+            the first of its lesion.
     """
 
     scan: str
     region: Region
-    in_reference: Region
+    in_reference: Region | None
     centroid_mm: np.ndarray
     source: str
     annotation: str | None = None
     site: str | None = None
+    organ: str | None = None
+    from_organ_mm: np.ndarray | None = None
+    matched_by: str | None = None
 
 
 Lesion = dict[str, Observation]  # by scan
@@ -50,7 +64,8 @@ def follow(observations: Sequence[Sequence[Observation]], match_distance_mm: flo
 
     Args:
         observations: for every scan, in the order in which scans name new lesions, what it shows.
-        match_distance_mm: centroids farther apart are not matched, unless the regions overlap.
+        match_distance_mm: centroids farther apart are not matched, unless the regions overlap. By organ and distance it
+            is the farthest that the positions relative to the organ may be apart.
 
     Returns:
         The lesions in the order of their names: by the first scan that shows them, therein from head to feet,
@@ -62,7 +77,8 @@ def follow(observations: Sequence[Sequence[Observation]], match_distance_mm: flo
         fresh = []
         for index, observation in enumerate(found):
             if index in matched:
-                lesions[matched[index]][observation.scan] = observation
+                lesion = lesions[matched[index]]
+                lesion[observation.scan] = replace(observation, matched_by=_way(lesion, observation))
             else:
                 fresh.append(observation)
         fresh.sort(key=lambda o: (-o.centroid_mm[2], o.centroid_mm[0], o.centroid_mm[1]))
@@ -74,15 +90,31 @@ def match(lesions: Sequence[Lesion], found: Sequence[Observation], match_distanc
     """Optimal assignment of a scan's observations to known lesions: index of observation -> of lesion."""
     if not lesions or not found:
         return {}
-    # What a pair saves against leaving both alone; the assignment of the greatest saving needs no dummies.
-    saving = np.array(
-        [
-            [max(_saving(seen, new, match_distance_mm) for seen in lesion.values()) for lesion in lesions]
-            for new in found
-        ]
-    )
+    # What a pair saves against leaving both alone, at least nothing; so the greatest saving needs no dummies.
+    saving = np.array([[_saving_of_lesion(lesion, new, match_distance_mm) for lesion in lesions] for new in found])
+    saving = saving.clip(min=0.0)
     rows, columns = linear_sum_assignment(saving, maximize=True)
     return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if saving[i, j] > 0.0}
+
+
+def _way(lesion: Lesion, new: Observation) -> str:
+    """By position where both the new and any earlier observation have a place in the reference scan's space."""
+    placed = new.in_reference is not None and any(seen.in_reference is not None for seen in lesion.values())
+    return BY_POSITION if placed else BY_ORGAN
+
+
+def _saving_of_lesion(lesion: Lesion, new: Observation, match_distance_mm: float) -> float:
+    # What positions say rules: organs are asked only where no two positions can be compared.
+    if _way(lesion, new) == BY_POSITION:
+        placed = [seen for seen in lesion.values() if seen.in_reference is not None]
+        return max(_saving(seen, new, match_distance_mm) for seen in placed)
+    return max(_saving_by_organ(seen, new, match_distance_mm) for seen in lesion.values())
+
+
+def _saving_by_organ(a: Observation, b: Observation, match_distance_mm: float) -> float:
+    if None in (a.site, b.site, a.organ, b.organ) or (a.site, a.organ) != (b.site, b.organ):
+        return 0.0
+    return match_distance_mm - float(np.linalg.norm(a.from_organ_mm - b.from_organ_mm))
 
 
 def _saving(a: Observation, b: Observation, match_distance_mm: float) -> float:

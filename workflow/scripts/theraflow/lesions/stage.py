@@ -24,6 +24,7 @@ from theraflow.lesions.uptake import (
     SHELL,
     Background,
     geometry,
+    organ_at_site,
     organ_background,
     organs_of_background,
     shell_background,
@@ -31,8 +32,8 @@ from theraflow.lesions.uptake import (
     uptake,
 )
 from theraflow.organs import implausible_organs
-from theraflow.registration import passage, read_beside_emission
-from theraflow.tables import write_table
+from theraflow.registration import map_points, passage, read_beside_emission, read_transform, verdict_of
+from theraflow.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,14 @@ LESION_COLUMNS = (
     "suv_peak", "tbr", "background_region", "background_suv", "tlg_ml", "positive", "concordance",
     "x_mm", "y_mm", "z_mm", "longest_diameter_mm", "short_axis_mm", "source",
     "suv_peak_ibsi_local", "suv_peak_ibsi_global", "annotation", "background_remark",
+    "registration", "matched_by", "carried_from", "volume_change",
 )  # fmt: skip
 CANDIDATE_COLUMNS = (
     "patient", "scan", "tracer", "candidate", "site", "volume_ml", "suv_max", "x_mm", "y_mm", "z_mm",
     "in_reader_annotation",
 )  # fmt: skip
 FINEST_MAP_MM = 2.0  # voxels of the lesion map of a SPECT are divided until none is longer
+FAILED = "failed"  # verdict on a registration through which nothing is carried
 IN_FIELD_OF_VIEW = 0.9  # a carried lesion of which less lies in the image is not measured there
 
 
@@ -63,6 +66,13 @@ def measure_lesions(folder: PatientFolder, scans: Sequence[Scan], reference: Sca
     its own region, or through the mask carried from the scan that is closest: one of the same time point,
     else of the same tracer, else the first. Where the field of view leaves out a carried lesion, the row is
     NA.
+
+    The column `registration` has the verdict on the scan's registration. Where it is `failed`, the scan's own
+    regions are matched by organ and distance only (see `theraflow.lesions.identity`), and no mask is carried to
+    the scan or from it: a lesion that it does not show itself is NA there, `source` too. `matched_by` says how a
+    scan's own region was found to be a lesion that an earlier scan of the sheet shows. `carried_from` is the scan
+    whose outline is measured where the scan has none of its own, and `volume_change` the volume that outline has
+    here over its volume there.
 
     An organ that is not plausible (see `theraflow.organs.judge_organs`) is no background. Where a scan has no
     background, TBR is NA, and `background_remark` says why.
@@ -122,6 +132,9 @@ class _Patient:
 
     def __init__(self, folder: PatientFolder, reference: Scan, settings: Mapping[str, Any]) -> None:
         self.folder, self.reference, self.settings = folder, reference, settings
+        # By the scan's name; only what it shows itself is known of a scan whose registration has failed.
+        self.verdict = cache(lambda scan: verdict_of(folder, scan.scan))
+        self.organ_centres = cache(lambda scan: organ_centres(folder, scan.scan))
         # One voxel is enough to place regions, so that no more than one scan's image is in memory.
         self.geometry = cache(lambda scan: crop_of_grid(read_image(folder.emission(scan)), (0, 0, 0), (1, 1, 1)))
         self.passage = cache(lambda source, target: passage(folder, source, target))
@@ -185,20 +198,30 @@ class _Patient:
     def observe(
         self, scan: Scan, emission: _Emission, source: str, annotation: str | None, region: Region
     ) -> Observation:
-        """A region of the scan as an observation, carried to the reference scan."""
+        """A region of the scan as an observation, carried to the reference scan unless its registration has failed."""
         space = self.geometry(self.reference)
-        carried = region
-        if scan.scan != self.reference.scan:
-            way = self.passage(scan.scan, self.reference.scan)
-            carried = carry(region, emission.grid, space, way)
+        if scan.scan == self.reference.scan:
+            carried = region
+        elif self.verdict(scan) == FAILED:
+            carried = None
+        else:
+            carried = carry(region, emission.grid, space, self.passage(scan.scan, self.reference.scan))
+        itself = centroid_mm(region, emission.grid)
+        centre = itself if carried is None else centroid_mm(carried, space)
         site = site_of(region, emission.organs, annotation)
-        return Observation(scan.scan, region, carried, centroid_mm(carried, space), source, annotation, site)
+        organ = organ_at_site(region, emission.organs, site)
+        middle = self.organ_centres(scan).get(organ)
+        return Observation(
+            scan.scan, region, carried, centre, source, annotation, site,
+            organ=None if middle is None else organ, from_organ_mm=None if middle is None else itself - middle,
+        )  # fmt: skip
 
     def measure(self, scan: Scan, scans: Sequence[Scan], lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
         """Rows of all lesions on one scan; writes the scan's label map."""
         emission = self.read(scan)
         grid = self.map_grid(scan, emission, lesions)
-        regions = [self.region_on(scan, grid, scans, lesion) for lesion in lesions]
+        sources = [self.source_of(scan, scans, lesion) for lesion in lesions]
+        regions = [self.region_on(scan, grid, lesion, source) for lesion, source in zip(lesions, sources, strict=True)]
         self.write_map(scan, grid, lesions, regions)
         anywhere = np.zeros(grid.GetSize()[::-1], dtype=bool)
         for region in regions:
@@ -208,16 +231,20 @@ class _Patient:
         if scan.quantity == "suv" and self.settings["background"] != SHELL:
             background, remark = self.background_of(scan, emission, anywhere)
         rows = []
-        for label, (lesion, region) in enumerate(zip(lesions, regions, strict=True), start=1):
+        for label, (lesion, region, source) in enumerate(zip(lesions, regions, sources, strict=True), start=1):
             own = lesion.get(scan.scan)
             row = {
                 "patient": scan.patient, "scan": scan.scan, "tracer": scan.tracer,
                 "timepoint": scan.timepoint, "lesion": lesion_name(label), "label": label,
-                "site": _site(lesion), "source": _source(lesion, scan),
+                "site": _site(lesion), "source": _source(lesion, scan) if source else None,
                 "annotation": own.annotation if own else None,
+                "registration": self.verdict(scan), "matched_by": own.matched_by if own else None,
             }  # fmt: skip
             if region is not None:
                 row |= geometry(region, grid)
+                if own is None:
+                    there_ml = lesion[source.scan].region.voxels * voxel_volume_ml(self.geometry(source))
+                    row |= {"carried_from": source.scan, "volume_change": row["volume_ml"] / there_ml}
                 if scan.quantity == "suv":
                     # In an annotated scan the reader has seen what is there, and what is not.
                     reader_says = own is not None if scan.lesions else None
@@ -283,15 +310,22 @@ class _Patient:
             return emission.grid
         return divided(emission.grid, FINEST_MAP_MM)
 
-    def region_on(self, scan: Scan, grid: sitk.Image, scans: Sequence[Scan], lesion: Lesion) -> Region | None:
-        """A lesion's region on a grid of a scan: its own, or carried; None outside the field of view."""
+    def source_of(self, scan: Scan, scans: Sequence[Scan], lesion: Lesion) -> Scan | None:
+        """The scan whose outline of a lesion is measured on a scan: itself, else the nearest; None without any."""
         if scan.scan in lesion:
+            return scan
+        # A way through a failed registration leads anywhere.
+        if self.verdict(scan) == FAILED:
+            return None
+        able = [other for other in scans if other.scan in lesion and self.verdict(other) != FAILED]
+        return min(able, key=lambda s: (s.timepoint != scan.timepoint, s.tracer != scan.tracer), default=None)
+
+    def region_on(self, scan: Scan, grid: sitk.Image, lesion: Lesion, source: Scan | None) -> Region | None:
+        """A lesion's region on a grid of a scan: its own, or carried; None outside the field of view."""
+        if source is None:
+            return None
+        if source.scan == scan.scan:
             return lesion[scan.scan].region
-        by_nearness = sorted(
-            (s for s in scans if s.scan in lesion),
-            key=lambda s: (s.timepoint != scan.timepoint, s.tracer != scan.tracer),
-        )
-        source = by_nearness[0]
         way = self.passage(source.scan, scan.scan)
         whole = carry(lesion[source.scan].region, self.geometry(source), grid, way)
         visible = whole.clipped(grid.GetSize()[::-1])
@@ -322,6 +356,19 @@ class _Patient:
         write_image(image, self.folder.lesion_map(scan.scan), sidecar)
         if scan.scan == self.reference.scan:
             write_image(image, self.folder.lesion_map(), sidecar)
+
+
+def organ_centres(folder: PatientFolder, scan: str) -> dict[str, np.ndarray]:
+    """Centres (x y z, LPS mm as its emission image lies) of a scan's organs that are plausible and whole.
+
+    The centre of a part would lie elsewhere.
+    """
+    if not folder.organs(scan).exists():
+        return {}
+    table = read_table(folder.organ_table(scan))
+    table = table[(table["plausible"] == "yes") & (table["touches_edge"].astype(str) == "False")]
+    centres = map_points(table[["x_mm", "y_mm", "z_mm"]].to_numpy(float), read_transform(folder.ct_to_emission(scan)))
+    return dict(zip(table["organ"], centres, strict=True))
 
 
 def lesion_name(label: int) -> str:

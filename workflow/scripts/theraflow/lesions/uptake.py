@@ -211,13 +211,37 @@ def site_of(region: Region, organs: np.ndarray | None, annotation: str | None = 
     if organs is None:
         return None
     volumes: dict[str, int] = {}
-    counts = np.bincount(organs[region.box][region.mask])
-    for label in np.flatnonzero(counts).tolist():
-        if label in _NAMES:
-            site = _site_of_organ(_NAMES[label])
-            volumes[site] = volumes.get(site, 0) + int(counts[label])
+    for organ, voxels in _voxels_in_organs(region, organs).items():
+        site = _site_of_organ(organ)
+        volumes[site] = volumes.get(site, 0) + voxels
     site = max(volumes, key=volumes.__getitem__, default=None)
     return site if site and volumes[site] >= math.ceil(region.voxels / 2) else None
+
+
+def organ_at_site(region: Region, organs: np.ndarray | None, site: str | None) -> str | None:
+    """The one organ of a lesion's site, as `ORGAN_IDS` names it.
+
+    A site that is one organ (`liver`, also by the reader's word) is that organ. Of a site of many organs (`bone`,
+    `lung`, `soft tissue`) it is the one that holds half of the lesion. Nodes and the peritoneum have none.
+
+    Args:
+        region: the lesion, within the grid, not empty.
+        organs: organ labels on the same grid, or None.
+        site: as `site_of` gives it.
+    """
+    if organs is None or site is None:
+        return None
+    name = site.replace(" ", "_")
+    if name in ORGAN_IDS:
+        return name
+    voxels = {organ: n for organ, n in _voxels_in_organs(region, organs).items() if _site_of_organ(organ) == site}
+    organ = max(voxels, key=voxels.__getitem__, default=None)
+    return organ if organ and voxels[organ] >= math.ceil(region.voxels / 2) else None
+
+
+def _voxels_in_organs(region: Region, organs: np.ndarray) -> dict[str, int]:
+    counts = np.bincount(organs[region.box][region.mask])
+    return {_NAMES[label]: int(counts[label]) for label in np.flatnonzero(counts).tolist() if label in _NAMES}
 
 
 _NAMES = {label: name for name, label in ORGAN_IDS.items()}

@@ -5,6 +5,7 @@ to the reference scan. Images are never resampled here; points and masks are car
 """
 
 from theraflow.registration.emission import align_emission, read_beside_emission
+from theraflow.registration.judge import judge, verdict_of
 from theraflow.registration.stage import register
 from theraflow.registration.transforms import (
     Passage,
@@ -21,10 +22,12 @@ __all__ = [
     "align_emission",
     "carry_mask",
     "carry_points",
+    "judge",
     "map_points",
     "passage",
     "read_beside_emission",
     "read_transform",
     "register",
+    "verdict_of",
     "write_transform",
 ]

@@ -7,12 +7,12 @@ import numpy as np
 import SimpleITK as sitk
 
 import theraflow
+import theraflow.registration.quality as quality
 from theraflow.errors import TheraflowError
 from theraflow.files import read_json, write_json
 from theraflow.images import read_image, read_sidecar
 from theraflow.images.body import Body, find_body, shrink
 from theraflow.layout import PatientFolder, Scan
-from theraflow.registration import quality
 from theraflow.registration.deformable import WORKING_MM, as_transform, deform, invert, working_grid
 from theraflow.registration.emission import CORRECTED
 from theraflow.registration.rigid import EMISSION_MM, IDENTITY, align_bodies, align_emissions
@@ -37,16 +37,18 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
     Writes `folder.to_scan(scan.scan)` (maps reference points to scan points),
     `folder.to_reference(scan.scan)` (maps scan points to reference points; both ITK composite transforms in
     HDF5, LPS mm as the emission image lies, see `theraflow.registration.emission`) and
-    `folder.registration_quality(scan.scan)` (JSON: method, measures, verdict with its limits). To resample an
-    image of the scan onto a grid of the reference, `to_scan` is the one to use.
+    `folder.registration_fit(scan.scan)` (JSON: method, measures with their limits; `theraflow.registration.judge`
+    makes the verdict of them and of the organs). To resample an image of the scan onto a grid of the reference,
+    `to_scan` is the one to use.
 
     Both scans with CT are registered by CT (rigid and deformable); without, by their emission images (rigid).
     A scan is not registered to itself, nor to one in the same frame of reference. The result is the same for
     the same input and number of threads. Where the CT of one of the two does not lie on its emission image, the
     map between the CTs is continued to the emission images, in which lesions are measured.
 
-    Where nothing can be aligned, the transforms are the identity and the verdict is `failed`: no exception,
-    because other stages go on with less. They read the verdict.
+    Where nothing can be aligned, the transforms are the identity and `reason` says why: no exception, because other
+    stages go on with less. They read the verdict, which is then `failed`. What forbids the verdict `good` although all
+    measures may be within their limits is `doubt`.
 
     Raises:
         TheraflowError: an input file is missing or unreadable.
@@ -54,16 +56,15 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
     method = _method(reference, scan, folder)
     with limited_threads(threads):
         if method in (SAME_SCAN, SAME_FRAME):
-            to_scan, to_reference, result = _identity("good")
+            to_scan, to_reference, result = _identity(None)
         else:
             align = _align_by_ct if method == BY_CT else _align_by_emission
             try:
                 to_scan, to_reference, result = align(reference, scan, folder)
             except _Hopeless as error:
                 logger.warning("%s: %s", scan.scan, error)
-                to_scan, to_reference, result = _identity("failed")
-                result["reason"] = str(error)
-    if method in (BY_CT, SAME_FRAME) and result["verdict"] != "failed":
+                to_scan, to_reference, result = _identity(str(error))
+    if method in (BY_CT, SAME_FRAME) and not result["reason"]:
         to_scan, to_reference, result = _between_emissions(
             (to_scan, to_reference, result), method, reference, scan, folder
         )
@@ -80,8 +81,8 @@ def register(reference: Scan, scan: Scan, folder: PatientFolder, threads: int) -
         "SimpleITK": sitk.Version_VersionString(),
         "numpy": np.__version__,
     }
-    write_json(content, folder.registration_quality(scan.scan))
-    logger.info("%s to %s: %s, %s", scan.scan, reference.scan, method, result["verdict"])
+    write_json(content, folder.registration_fit(scan.scan))
+    logger.info("%s to %s: %s", scan.scan, reference.scan, method)
 
 
 class _Hopeless(Exception):
@@ -98,7 +99,7 @@ def _method(reference: Scan, scan: Scan, folder: PatientFolder) -> str:
     return BY_CT if both else BY_EMISSION
 
 
-def _identity(verdict: str) -> Maps:
+def _identity(reason: str | None) -> Maps:
     measures = {
         "metric": None,
         "metric_before": None,
@@ -109,7 +110,7 @@ def _identity(verdict: str) -> Maps:
         "inverse_consistency_p95_mm": 0.0,
     }
     identity = sitk.CompositeTransform([sitk.Euler3DTransform()])
-    return identity, identity, {**measures, "verdict": verdict, "limits": {}, "reason": None}
+    return identity, identity, {**measures, "limits": {}, "reason": reason, "doubt": None}
 
 
 def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
@@ -135,7 +136,7 @@ def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
         "body_overlap_dice": overlap,
         **quality.measure_fields(field, inverse, bodies[0].mask),
     }
-    return to_scan, to_reference, _judged(measures, quality.LIMITS)
+    return to_scan, to_reference, {**measures, "limits": quality.LIMITS, "reason": None, "doubt": None}
 
 
 def _between_emissions(maps: Maps, method: str, reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
@@ -152,8 +153,7 @@ def _between_emissions(maps: Maps, method: str, reference: Scan, scan: Scan, fol
     if not moved:
         return to_scan, to_reference, result
     if method == SAME_FRAME:
-        result["verdict"] = "check"
-        result["reason"] = (
+        result["doubt"] = (
             "Both scans state one frame of reference, which does not hold between CT and emission image of "
             f"{' and '.join(moved)}."
         )
@@ -193,9 +193,5 @@ def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Ma
         "inverse_consistency_mean_mm": 0.0,
         "inverse_consistency_p95_mm": 0.0,
     }
-    to_scan = sitk.CompositeTransform([rigid])
-    return to_scan, sitk.CompositeTransform([rigid.GetInverse()]), _judged(measures, quality.EMISSION_LIMITS)
-
-
-def _judged(measures: dict[str, Any], limits: dict[str, dict[str, float]]) -> dict[str, Any]:
-    return {**measures, "verdict": quality.verdict(measures, limits), "limits": limits, "reason": None}
+    to_scan, to_reference = sitk.CompositeTransform([rigid]), sitk.CompositeTransform([rigid.GetInverse()])
+    return to_scan, to_reference, {**measures, "limits": quality.EMISSION_LIMITS, "reason": None, "doubt": None}

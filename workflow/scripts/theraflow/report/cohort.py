@@ -60,7 +60,8 @@ NOTES = {
     "descriptions": ("Median with range, mean with standard deviation, P of the Shapiro-Wilk test of normality."),
     "detection": (
         "Of the lesions positive with at least one tracer at baseline; Wilson 95 % intervals. A tracer's "
-        "number of lesions leaves out those that it did not assess (not given, or out of the field of view)."
+        "number of lesions leaves out those that it did not assess (not given, out of the field of view, or on a "
+        "scan whose registration has failed)."
     ),
     "survival": (
         "Median by the midpoint convention: where the curve is exactly 0.5 over an interval, its midpoint. "
@@ -105,12 +106,21 @@ def write_cohort_report(
         "miniature": _is_miniature(folder.parent, included),
         "included": [(patient, f"../{quote(patient)}/report.html") for patient in included],
         "missing": list(missing),
+        "unregistered": _unregistered(tables["lesions"]),
         "facts": _facts(tables, included),
         "methods": describe_methods(tables, included, missing),
         "figures": _figures(folder / "figures"),
         "tables": shown,
     }
     write_text(templates().get_template("cohort.html").render(page), output)
+
+
+def _unregistered(lesions: pd.DataFrame) -> list[str]:
+    """`patient scan` of every scan in the table whose registration has failed."""
+    if "registration" not in lesions:
+        return []
+    failed = lesions.loc[lesions["registration"] == "failed", ["patient", "scan"]].drop_duplicates()
+    return [f"{row.patient} {row.scan}" for row in failed.itertuples()]
 
 
 def _is_miniature(results: Path, patients: Sequence[str]) -> bool:

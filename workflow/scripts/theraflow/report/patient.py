@@ -13,12 +13,14 @@ import theraflow
 from theraflow.files import read_json, write_text
 from theraflow.images import read_image, read_sidecar, sidecar_path, to_array
 from theraflow.layout import PatientFolder, Scan
+from theraflow.lesions.identity import BY_ORGAN
 from theraflow.nuclides import nuclide
 from theraflow.registration import read_beside_emission
 from theraflow.report.display import (
     Cell,
     Columns,
     Table,
+    data_uri,
     fixed,
     is_missing,
     signed,
@@ -35,7 +37,7 @@ from theraflow.report.quality import ScanQuality, check_scan, is_miniature
 from theraflow.tables import read_table
 
 # Entries of sidecars that are no provenance: shown elsewhere, too long, or dates.
-NOT_SHOWN = {"patient", "scan", "labels", "acquired_at", "injected_at", "flags"}
+NOT_SHOWN = {"patient", "scan", "labels", "organs", "acquired_at", "injected_at", "flags"}
 
 
 def write_patient_report(
@@ -65,6 +67,7 @@ def write_patient_report(
         "facts": _facts(folder, lesions, suv_scans),
         "checks": checks,
         "remarks": _remarks(checks),
+        "registrations": _registrations(folder, checks),
         "scan_table": _scan_table(scans, sidecars),
         "window": f"{SUV_WINDOW:g}",
         "provenance": _provenance(folder, scans, sidecars),
@@ -119,6 +122,41 @@ def _remarks(checks: Sequence[ScanQuality]) -> list[tuple[str, str]]:
     return [(", ".join(names), sentence) for sentence, names in scans.items()]
 
 
+def _registrations(folder: PatientFolder, checks: Sequence[ScanQuality]) -> list[tuple[str, ScanQuality, str]]:
+    """Picture, scan with its light, and measures in words, of every scan that was registered to another."""
+    shown = []
+    for check in checks:
+        path = folder.registration_picture(check.scan.scan)
+        if not path.is_file():
+            continue
+        quality = read_json(folder.registration_quality(check.scan.scan))
+        if quality["reference"] != check.scan.scan:
+            shown.append((data_uri(path.read_bytes(), "image/png"), check, registration_in_words(quality)))
+    return shown
+
+
+def registration_in_words(quality: Mapping[str, Any]) -> str:
+    """The measures of a registration, in a sentence or two.
+
+    Args:
+        quality: what `theraflow.registration.judge` writes.
+    """
+    measures = []
+    counted = {name: organ for name, organ in quality["organs"].items() if organ["counts"]}
+    if counted and quality["organs_remark"] is None:
+        worst = min(counted, key=lambda name: counted[name]["dice"])
+        measures += [
+            f"Dice of {len(counted)} organs {quality['organ_dice_median']:.2f} (median; least "
+            f"{counted[worst]['dice']:.2f}, {worst.replace('_', ' ')})",
+            f"distance of their surfaces {quality['organ_surface_median_mm']:.1f} mm (median)",
+        ]
+    if quality["body_overlap_dice"] is not None:
+        measures.append(f"overlap of the bodies {quality['body_overlap_dice']:.2f}")
+    measures.append(f"folding {100 * quality['folding_fraction']:.2g} % of the voxels")
+    remark = quality["organs_remark"]
+    return f"{'; '.join(measures)}." + (f" Organs have no part in the verdict: {remark}." if remark else "")
+
+
 def _scan_table(scans: Sequence[Scan], sidecars: Mapping[str, Mapping[str, Any]]) -> Table:
     facts = [sidecars[scan.scan] for scan in scans]
     columns = Columns()
@@ -155,7 +193,30 @@ def _lesion_section(
     uncounted = _uncounted(_optional(folder, "candidates"), lesions)
     if len(uncounted):
         tables.append(("Uptake above the threshold that counts as no lesion", _candidate_table(uncounted), ""))
-    return {"lesion_tables": tables, "lesions_absent": absent}
+    return {
+        "lesion_tables": tables, "lesions_absent": absent, "lesion_warnings": unregistered_scans(lesions)
+    }  # fmt: skip
+
+
+def unregistered_scans(lesions: pd.DataFrame) -> list[str]:
+    """A sentence on each scan whose registration has failed: what that means for its lesions.
+
+    Args:
+        lesions: `lesions.tsv`.
+    """
+    sentences = []
+    rows = lesions.reindex(columns=["scan", "lesion", "source", "registration"])
+    for scan, own in rows[rows["registration"] == "failed"].groupby("scan", sort=False):
+        shown = own[own["source"].notna()]
+        elsewhere = set(rows.loc[(rows["scan"] != scan) & rows["source"].notna(), "lesion"])
+        found = int(shown["lesion"].isin(elsewhere).sum())
+        rest = "" if found == len(shown) else "; the others may be known lesions under new names"
+        sentences.append(
+            f"The registration of {scan} failed. Its lesions were matched with those of other scans by organ and "
+            f"distance only: {found} of {len(shown)} found a counterpart{rest}. No outline was carried to {scan} or "
+            "from it: where it shows no lesion of its own, nothing was measured."
+        )
+    return sentences
 
 
 def _lesion_table(lesions: pd.DataFrame, scans: Sequence[Scan], before: Mapping[str, Scan]) -> Table:
@@ -193,12 +254,20 @@ def _lesion_table(lesions: pd.DataFrame, scans: Sequence[Scan], before: Mapping[
             columns.add("ΔSUVpeak, %", [signed(value) for value in change], numeric=True)
             width += 1
         columns.add("mL", [fixed(value) for value in rows["volume_ml"]], numeric=True)
-        columns.add("Source", [text(value) for value in rows["source"]])
+        origins = rows.reindex(columns=["source", "volume_change", "matched_by"]).itertuples(index=False)
+        columns.add("Source", [_source(*origin) for origin in origins])
         groups.append((f"{scan.tracer} ({scan.scan})", width + 2))
     if len(scans) > 1:
         columns.add("Concordance", [text(word) for word in first_of("concordance")])
         groups.append(("", 1))
     return columns.table(groups)
+
+
+def _source(source: Any, volume_change: Any, matched_by: Any) -> Cell:
+    """Where an outline is from; how its volume changed if it was carried; how it was matched if not by position."""
+    if not is_missing(volume_change):
+        return Cell(f"{source}, volume × {volume_change:.2f}")
+    return Cell(f"{source}, by {matched_by}") if matched_by == BY_ORGAN else text(source)
 
 
 def _positive(value: Any) -> Cell:
@@ -222,7 +291,7 @@ def _lesion_notes(lesions: pd.DataFrame) -> str:
     meanings = {
         "reader": "reader: outlined by a reader",
         "candidate": "candidate: found by the program",
-        "carried": "carried: measured through the outline of another scan",
+        "carried": "carried: measured through the outline of another scan, with its volume here over that there",
     }
     known = [meanings[source] for source in meanings if source in sources]
     if known:
@@ -402,6 +471,8 @@ def _response_section(folder: PatientFolder, scans: Sequence[Scan]) -> dict[str,
         columns.add(title, [fixed(value) for value in response[column]], numeric=True)
     columns.add("Change, %", [signed(value) for value in response["change_percent"]], numeric=True)
     columns.add("New lesions", [whole(value) for value in response["new_lesions"]], numeric=True)
+    if "remark" in response and response["remark"].notna().any():
+        columns.add("Remark", [text(value) for value in response["remark"]])
     return {"response_table": columns.table(), "response_absent": ""}
 
 

@@ -4,7 +4,6 @@ Everything is drawn along the patient axes (LPS): as in any reading room the pat
 of coronal and axial pictures, the head is up, and in sagittal pictures the face looks to the left.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,12 +11,12 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 from scipy import ndimage
 from scipy.optimize import isotonic_regression
 
 from theraflow.cohort.style import INK, new_figure, style
 from theraflow.images import resample, to_array
+from theraflow.png import small_png
 from theraflow.report.display import data_uri
 
 SUV_WINDOW = 10.0  # upper end of the grey and colour scale of every PET, so that tracers and dates compare
@@ -275,11 +274,5 @@ def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], insi
 
 def picture_uri(figure: Figure, dpi: int = 110, colours: int = 256) -> str:
     """The figure as a PNG data URI with a palette, a third as large as true colour."""
-    raw = io.BytesIO()
     with style():
-        figure.savefig(raw, format="png", dpi=dpi)
-    raw.seek(0)
-    small = io.BytesIO()
-    reduced = Image.open(raw).convert("RGB").quantize(colours, method=Image.Quantize.MEDIANCUT)
-    reduced.save(small, "PNG", optimize=True)
-    return data_uri(small.getvalue(), "image/png")
+        return data_uri(small_png(figure, dpi, colours), "image/png")

@@ -150,13 +150,12 @@ def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
     """The light of a registration by its own `verdict`; its reason and what is not good go to `remarks`.
 
     Args:
-        quality: what `theraflow.registration.register` writes: `verdict` (good, check or failed), `method`,
+        quality: what `theraflow.registration.judge` writes: `verdict` (good, check or failed), `method`,
             `reason`, measures by name, and `limits` (by measure: good_from, good_to, failed_below,
             failed_above).
         remarks: sentences of the scan.
     """
-    if quality.get("reason"):
-        remarks.append(str(quality["reason"]))
+    remarks += [str(quality[key]) for key in ("reason", "doubt") if quality.get(key)]
     for name, limit in quality.get("limits", {}).items():
         value = quality[name]
         good = value is not None and (value >= limit.get("good_from", np.inf) or value <= limit.get("good_to", -np.inf))

@@ -18,9 +18,10 @@ log = logging.getLogger(__name__)
 PERCIST, RECIST = "PERCIST 1.0", "RECIST 1.1"
 CRITERIA = (PERCIST, RECIST)
 BASELINE = "baseline"
+PROGRESSION = ("PMD", "PD")  # which no further new lesion changes
 RESPONSE_COLUMNS = (
     "patient", "baseline", "followup", "criterion", "category", "measure_baseline", "measure_followup",
-    "change_percent", "new_lesions", "measure",
+    "change_percent", "new_lesions", "measure", "remark",
 )  # fmt: skip
 
 
@@ -31,7 +32,9 @@ def assess_response(folder: PatientFolder, scans: Sequence[Scan], settings: Mapp
     tracer that was. The baseline is the time point `baseline`, or, where no scan is called so, that of the
     first SUV scan; every other time point with that tracer is a follow-up, in the order of the sheet. Without
     a follow-up the table has no rows. New are lesions positive at the follow-up that no scan of the baseline
-    or of an earlier time point shows (neither positive nor marked by a reader).
+    or of an earlier time point shows (neither positive nor marked by a reader). Where the registration of a scan has
+    failed, a lesion of the follow-up may be a known one under another name: then the number of new lesions is NA, a
+    category that a new lesion would change is `NE`, and `remark` says why.
 
     PERCIST compares SULpeak (lean body mass by Janmahasatian) where weight, height and sex are known for both
     scans, else SUVpeak; the column `measure` says which. RECIST takes diameters from the segmented lesions as
@@ -54,23 +57,29 @@ def assess_response(folder: PatientFolder, scans: Sequence[Scan], settings: Mapp
     rows = []
     for place, followup in enumerate(followups):
         earlier = [baseline, *followups[:place]]
-        new = new_lesions(lesions, [visit.timepoint for visit in earlier], followup.timepoint)
+        times = [visit.timepoint for visit in earlier]
+        new = new_lesions(lesions, times, followup.timepoint)
+        doubtful = doubtful_lesions(lesions, new, times)
+        known_new = [name for name in new if name not in doubtful]
+        remark = _remark(lesions, doubtful)
         for criterion in settings["criteria"]:
             if criterion == PERCIST:
                 peaks, measure = peaks_of(folder, lesions, baseline, followup)
-                response = percist(*peaks, len(new))
+                response = percist(*peaks, len(known_new))
             else:
                 present = present_at(lesions, baseline.timepoint)
                 sizes = [sizes_at(lesions, present, visit) for visit in (*earlier, followup)]
-                response = recist(sizes[0], sizes[-1], len(new), sizes[1:-1])
+                response = recist(sizes[0], sizes[-1], len(known_new), sizes[1:-1])
                 measure = "sum of diameters (mm)"
+            category = response.category if not doubtful or response.category in PROGRESSION else "NE"
             rows.append(
                 {"patient": folder.patient, "baseline": baseline.scan, "followup": followup.scan,
-                 "criterion": criterion, "category": response.category, "measure_baseline": response.baseline,
+                 "criterion": criterion, "category": category, "measure_baseline": response.baseline,
                  "measure_followup": response.followup, "change_percent": response.change_percent,
-                 "new_lesions": len(new), "measure": measure}
+                 "new_lesions": None if doubtful else len(new), "measure": measure, "remark": remark}
             )  # fmt: skip
-    write_table(pd.DataFrame(rows, columns=list(RESPONSE_COLUMNS)), folder.table("response"), RESPONSE_COLUMNS)
+    table = pd.DataFrame(rows, columns=list(RESPONSE_COLUMNS)).astype({"new_lesions": "Int64"})
+    write_table(table, folder.table("response"), RESPONSE_COLUMNS)
 
 
 def visits(scans: Sequence[Scan], reference_tracer: str) -> tuple[Scan | None, list[Scan]]:
@@ -103,6 +112,33 @@ def new_lesions(lesions: pd.DataFrame, earlier: Sequence[str], followup: str) ->
     rows = lesions[(lesions["timepoint"] == followup) & lesions["positive"].eq(True)]
     known = {name for timepoint in earlier for name in present_at(lesions, timepoint)}
     return sorted(set(rows["lesion"]) - known)
+
+
+def doubtful_lesions(lesions: pd.DataFrame, new: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    """Those of the `new` lesions that may be known ones of the time points `earlier`, as a registration has failed.
+
+    Two names are two lesions if a scan outlines both, or if each is outlined on a scan whose registration has not
+    failed, for then their places were compared. Otherwise they may be one.
+    """
+    own = lesions[lesions["source"].notna() & (lesions["source"] != "carried")]
+    shown_on = {name: set(rows["scan"]) for name, rows in own.groupby("lesion")}
+    placed = set(own.loc[own["registration"] != "failed", "lesion"])
+    known = {name for timepoint in earlier for name in present_at(lesions, timepoint)}
+
+    def may_be_one(a: str, b: str) -> bool:
+        return not {a, b} <= placed and not shown_on.get(a, set()) & shown_on.get(b, set())
+
+    return [name for name in new if any(may_be_one(name, other) for other in known)]
+
+
+def _remark(lesions: pd.DataFrame, doubtful: Sequence[str]) -> str | None:
+    if not doubtful:
+        return None
+    failed = lesions.loc[lesions["registration"] == "failed", "scan"].unique()
+    return (
+        f"{', '.join(doubtful)} may be new or known under another name: "
+        f"the registration of {', '.join(failed)} has failed"
+    )
 
 
 def peaks_of(
