@@ -6,6 +6,7 @@ import numpy as np
 import scipy.fft
 import SimpleITK as sitk
 
+from theraflow.errors import TheraflowError
 from theraflow.images import from_array, resample, to_array
 from theraflow.images.body import AIR_HU, Body
 
@@ -59,9 +60,18 @@ def align_bodies(reference: Body, scan: Body) -> sitk.Euler3DTransform:
     reference's body.
 
     Raises:
+        TheraflowError: the scan resembles the reference more when it is turned by 180 degrees.
         RuntimeError: the images do not overlap (ITK).
     """
-    return _refine(reference, scan, _search(reference, scan))
+    centre = centre_of(scan.image)
+    start, likeness = _search(reference, scan, small_turns(centre, SEARCH_DEGREES))
+    _, turned_likeness = _search(reference, scan, half_turns(centre))
+    if turned_likeness > likeness:
+        raise TheraflowError(
+            "One CT resembles the other more when it is turned by 180 degrees; check Patient Position (0018,5100) and "
+            "Image Orientation (0020,0037) of both, for left and right may be exchanged."
+        )
+    return _refine(reference, scan, start)
 
 
 def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTransform:
@@ -124,12 +134,13 @@ def emission_levels(image: sitk.Image) -> sitk.Image:
     return from_array(np.log(np.clip(values / top, 1e-3, 3.0)).astype(np.float32), image)
 
 
-def _search(reference: Body, scan: Body) -> sitk.Euler3DTransform:
-    """The best of all translations in 10 mm steps, for seven rotations."""
+def _search(
+    reference: Body, scan: Body, turns: list[sitk.Euler3DTransform]
+) -> tuple[sitk.Euler3DTransform, float]:
+    """The best of all translations in 10 mm steps after each of some rotations, and its z, see `best_shift`."""
     fixed_grid = common_grid([reference.image], [IDENTITY], SEARCH_MM)
     fixed = to_array(resample(reference.image, fixed_grid, outside=AIR_HU))
     fixed_seen = to_array(field_of_view(reference.image, fixed_grid))
-    turns = small_turns(centre_of(scan.image), SEARCH_DEGREES)
 
     best, highest = turns[0], -np.inf
     for turn in turns:
@@ -144,7 +155,7 @@ def _search(reference: Body, scan: Body) -> sitk.Euler3DTransform:
             here = np.array(fixed_grid.GetOrigin()) + np.array(shift[::-1]) * SEARCH_MM
             best = sitk.Euler3DTransform(turn)
             best.SetTranslation((np.array(turn.GetMatrix()).reshape(3, 3) @ (there - here)).tolist())
-    return best
+    return best, highest
 
 
 def small_turns(centre: tuple[float, ...], degrees: float) -> list[sitk.Euler3DTransform]:
@@ -155,6 +166,11 @@ def small_turns(centre: tuple[float, ...], degrees: float) -> list[sitk.Euler3DT
         angles[axis] = sign * np.radians(degrees)
         turns.append(sitk.Euler3DTransform(centre, *angles))
     return turns
+
+
+def half_turns(centre: tuple[float, ...]) -> list[sitk.Euler3DTransform]:
+    """Rotations by 180 degrees about each patient axis through `centre` (LPS, mm)."""
+    return [sitk.Euler3DTransform(centre, *(np.pi * np.eye(3)[axis]).tolist()) for axis in range(3)]
 
 
 def best_shift(

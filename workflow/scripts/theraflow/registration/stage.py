@@ -21,11 +21,11 @@ from theraflow.registration.transforms import read_transform, write_transform
 
 logger = logging.getLogger(__name__)
 
-BODY_MM = 4.0
+BODY_MM = 3.0
 
 SAME_SCAN = "identity: the reference scan itself"
 SAME_FRAME = "identity: both scans have the same frame of reference"
-BY_CT = "CT to CT: rigid, then demons"
+BY_CT = "CT to CT: rigid, then demons and local correlation"
 BY_EMISSION = "emission to emission: rigid by mutual information"
 
 Maps = tuple[sitk.Transform, sitk.Transform, dict[str, Any]]
@@ -117,7 +117,7 @@ def _align_by_ct(reference: Scan, scan: Scan, folder: PatientFolder) -> Maps:
     bodies = [_read_body(folder, name) for name in (reference.scan, scan.scan)]
     try:
         rigid = align_bodies(*bodies)
-    except RuntimeError as error:
+    except (RuntimeError, TheraflowError) as error:
         raise _Hopeless(f"The CTs of {reference.scan} and {scan.scan} cannot be aligned: {error}") from error
     field = deform(*bodies, rigid)
     inverse = invert(field)
