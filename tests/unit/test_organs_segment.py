@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bright_box import CENTRE_MM, HALF_MM, LIVER, positions, write_ct
-from threshold_model import write_threshold_model
 
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, read_sidecar, same_grid, to_array, write_image
@@ -16,6 +15,7 @@ from theraflow.organs import WEIGHTS, segment_organs
 from theraflow.organs import segment as module
 from theraflow.organs.totalsegmentator.predict import Outcome
 from theraflow.organs.totalsegmentator.weights import MARKER, private_home, sha256
+from threshold_model import write_threshold_model
 
 COMMAND = Path(__file__).parents[2] / "benchmarks" / "totalsegmentator_command.py"
 

@@ -12,7 +12,6 @@ import zipfile
 
 import pytest
 import requests
-from threshold_model import write_threshold_model
 
 from theraflow.errors import TheraflowError
 from theraflow.files import read_json
@@ -32,6 +31,7 @@ from theraflow.organs.totalsegmentator.weights import (
     private_home,
     sha256,
 )
+from threshold_model import write_threshold_model
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Deformable registration of two rigidly aligned CTs: symmetric-force demons coarse to fine, then local correlation.
 
-Demons (SimpleITK) find large displacements, and smooth the whole field, so that it goes on sensibly to where the field of
-view of one scan ends. Local correlation (greedy, Yushkevich et al., github.com/pyushkevich/greedy) then follows contrast
-that demons are blind to, at half their voxel size. Each alone is worse: `benchmarks/register_ct.py`.
+Demons (SimpleITK) find large displacements, and smooth the whole field, so that it goes on sensibly to where the field
+of view of one scan ends. Local correlation (greedy, github.com/pyushkevich/greedy) then follows contrast that demons
+are blind to, at half their voxel size. Each alone is worse: `benchmarks/register_ct.py`.
 
 A displacement field lives on a grid along the patient axes of the reference; the vector u (mm, LPS) at point
 x says that x belongs to the point rigid(x + u) of the scan.
@@ -21,8 +21,8 @@ LEVELS = ((2, 30), (1, 12))  # voxel size in units of WORKING_MM, iterations in 
 ROUNDS = 2  # of each level; what one scan has not seen is guessed anew before each
 SMOOTHING_VOXELS = 2.0  # standard deviation of the Gaussian that keeps the field smooth
 FINE_MM = 3.0
-# Correlation in cubes of 5 voxels; iterations at twice FINE_MM and at it; standard deviations of the Gaussians that smooth
-# each step and the map; random numbers (noise that keeps correlation defined in air) the same at each call.
+# Correlation in cubes of 5 voxels; iterations at twice FINE_MM and at it; standard deviations of the Gaussians that
+# smooth each step and the map; random numbers (noise that keeps correlation defined in air) the same at each call.
 CORRELATION = "-d 3 -float -m NCC 2x2x2 -n 20x8 -s 3vox 2vox -seed 5 -wp 0 -V 0"
 INVERSION_MM, INVERSION_STEPS = 0.02, 30
 MARGIN_MM = 12.0

@@ -134,9 +134,7 @@ def emission_levels(image: sitk.Image) -> sitk.Image:
     return from_array(np.log(np.clip(values / top, 1e-3, 3.0)).astype(np.float32), image)
 
 
-def _search(
-    reference: Body, scan: Body, turns: list[sitk.Euler3DTransform]
-) -> tuple[sitk.Euler3DTransform, float]:
+def _search(reference: Body, scan: Body, turns: list[sitk.Euler3DTransform]) -> tuple[sitk.Euler3DTransform, float]:
     """The best of all translations in 10 mm steps after each of some rotations, and its z, see `best_shift`."""
     fixed_grid = common_grid([reference.image], [IDENTITY], SEARCH_MM)
     fixed = to_array(resample(reference.image, fixed_grid, outside=AIR_HU))
