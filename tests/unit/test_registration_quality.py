@@ -27,6 +27,7 @@ from theraflow.tables import write_table
 IDENTITY = sitk.TranslationTransform(3)
 GOOD_FIT = {
     "body_overlap_dice": 0.97, "metric_after": 0.9, "folding_fraction": 0.0, "inverse_consistency_p95_mm": 0.1,
+    "local_volume_change_p95": 0.1,
 }  # fmt: skip
 # Centre and radius in mm of balls that stand for organs; the bladder is one of changing filling.
 BALLS = {

@@ -10,13 +10,14 @@ from registration_pairs import ORGANS, errors, organ_points, pose, scan_row, tor
 from scipy.ndimage import gaussian_filter
 
 from theraflow.errors import TheraflowError
-from theraflow.images import from_array, read_image, to_array
+from theraflow.images import read_image, to_array
 from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder
 from theraflow.registration import carry_mask, judge, map_points, passage, read_transform, register
 from theraflow.registration.quality import EMISSION_LIMITS, LIMITS, verdict
 from theraflow.registration.rigid import best_shift
 from theraflow.virtual.anatomy import COUCH, Anatomy, Grid, Pose
+from theraflow.virtual.deformation import Deformation, turned_pose
 
 SPACING_MM = (3.0, 3.0, 3.0)
 REFERENCE_GRID = Grid.covering((-210, -165, -90), (210, 165, 480), SPACING_MM)
@@ -53,8 +54,9 @@ def test_points_of_organs_are_found_both_ways(pair):
         (folder.to_reference("second"), there, here),
     ):
         distance = errors(read_transform(path), start, truth)
-        assert distance.mean() <= 2.5
-        assert np.percentile(distance, 95) <= 6.0
+        print(f"{path.name}: {distance.mean():.2f} mm, 95 % {np.percentile(distance, 95):.2f}")
+        assert distance.mean() <= 1.5
+        assert np.percentile(distance, 95) <= 4.0
 
 
 def test_quality_says_what_was_done_and_how_well(pair):
@@ -135,8 +137,9 @@ def test_shorter_field_of_view_and_far_away_table_position(pair, tmp_path):
     register(reference, other, local, threads=2)
     here = np.concatenate(list(organ_points(ANATOMY, (-180, -130, 90), (180, 130, 280)).values()))
     distance = errors(read_transform(local.to_scan("spect")), here, moved.from_neutral(here))
-    assert distance.mean() <= 2.5
-    assert np.percentile(distance, 95) <= 6.0
+    print(f"upper abdomen: {distance.mean():.2f} mm, 95 % {np.percentile(distance, 95):.2f}")
+    assert distance.mean() <= 1.5
+    assert np.percentile(distance, 95) <= 4.0
     assert quality_of(local, "spect")["verdict"] == "good"
 
 
@@ -215,6 +218,7 @@ def test_verdict_follows_the_stated_limits():
         "metric_after": 0.9,
         "folding_fraction": 0.0,
         "inverse_consistency_p95_mm": 0.1,
+        "local_volume_change_p95": 0.1,
     }
     assert verdict(good, LIMITS) == "good"
     assert verdict(good | {"body_overlap_dice": 0.9}, LIMITS) == "check"
@@ -234,21 +238,21 @@ def test_best_shift_is_that_of_two_windows_on_one_volume():
     assert value > 0
 
 
-def breathing_and_rigid(ct: sitk.Image) -> sitk.Transform:
-    """A made-up map from points of a moved scan to points of `ct`: 10 degrees, 30 mm, 15 mm of breathing."""
-    extent = np.array(ct.GetSize()) * np.array(ct.GetSpacing())
+def moved_body(ct: sitk.Image) -> Deformation:
+    """15 degrees, 40 mm and 20 mm of breathing, most of it in the upper third of the scan."""
+    length_mm = ct.GetSize()[2] * ct.GetSpacing()[2]
     centre = np.array(ct.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in ct.GetSize()]))
-    back = sitk.Euler3DTransform(centre.tolist(), np.radians(10), 0.0, 0.0, (15.0, -12.0, 23.0)).GetInverse()
-    count, reach = 40, extent + 200
-    grid = Grid((count,) * 3, tuple(reach / (count - 1)), tuple(centre - reach / 2))
-    x, y, z = np.moveaxis(grid.points() - centre, -1, 0)
-    depth = np.exp(-(((z - 0.1 * extent[2]) / 90) ** 2) - ((x / 160) ** 2 + (y / 110) ** 2) ** 2)
-    vectors = np.zeros((*x.shape, 3))
-    vectors[..., 2] = 15.0 * depth
-    vectors[..., 1] = np.where(y < 0, 4.5 * depth * np.tanh(y / 50), 0)
-    field = sitk.GetImageFromArray(vectors, isVector=True)
-    field.CopyInformation(grid.image(np.zeros(x.shape, np.uint8)))
-    return sitk.CompositeTransform([sitk.DisplacementFieldTransform(field), back])
+    return Deformation(turned_pose(15.0, 40.0, 20.0, np.random.default_rng(41)), centre - (0, 0, 240 - length_mm / 6))
+
+
+def grid_around(ct: sitk.Image, deformation: Deformation) -> sitk.Image:
+    """The grid of `ct`, shifted so that its centre shows what was there."""
+    centre = np.array(ct.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in ct.GetSize()]))
+    there = deformation.pose.from_neutral(centre - deformation.origin_mm) + deformation.origin_mm
+    grid = sitk.Image(ct.GetSize(), sitk.sitkUInt8)
+    grid.CopyInformation(ct)
+    grid.SetOrigin((np.array(ct.GetOrigin()) + there - centre).tolist())
+    return grid
 
 
 def abdomen(shared_data) -> sitk.Image:
@@ -266,10 +270,9 @@ def torso_of_totalsegmentator(shared_data) -> sitk.Image:
 @pytest.mark.parametrize("read", [abdomen, torso_of_totalsegmentator])
 def test_real_ct_with_known_deformation(shared_data, tmp_path, read):
     ct = sitk.Cast(read(shared_data), sitk.sitkInt16)
-    truth = breathing_and_rigid(ct)
-    moved = to_array(sitk.Resample(ct, ct, truth, sitk.sitkLinear, -1000.0))
     rng = np.random.default_rng(1)
-    moved = from_array((moved + rng.normal(0, 10, moved.shape)).astype(np.int16), ct)
+    deformation = moved_body(ct)
+    moved = deformation.moved(ct, grid_around(ct, deformation), rng)
     folder = PatientFolder(tmp_path, "P1")
     scans = [write_scan(folder, "real", ct, "1"), write_scan(folder, "moved", moved, "2")]
     register(*scans, folder, threads=2)
@@ -277,15 +280,17 @@ def test_real_ct_with_known_deformation(shared_data, tmp_path, read):
     body = find_body(moved, 5.0)
     inside = np.argwhere((to_array(body.mask) > 0) & (to_array(body.image) > -200))[:, ::-1]
     there = np.array([body.mask.TransformIndexToPhysicalPoint(i) for i in rng.choice(inside, 1000).tolist()])
-    here = map_points(there, truth)
+    here = deformation.to_original(there)
     index = np.array([ct.TransformPhysicalPointToContinuousIndex(p) for p in here.tolist()])
     seen = ((index >= 0) & (index <= np.array(ct.GetSize()) - 1)).all(axis=1)
+    assert np.linalg.norm(here - there, axis=1).mean() > 40.0
     for path, start, end in (
         (folder.to_reference("moved"), there[seen], here[seen]),
         (folder.to_scan("moved"), here[seen], there[seen]),
     ):
         distance = errors(read_transform(path), start, end)
-        assert distance.mean() <= 3.0
-        assert np.percentile(distance, 95) <= 6.0
+        print(f"{read.__name__}, {path.name}: {distance.mean():.2f} mm, 95 % {np.percentile(distance, 95):.2f}")
+        assert distance.mean() <= 2.0
+        assert np.percentile(distance, 95) <= 5.0
     assert quality_of(folder, "moved")["folding_fraction"] == 0.0
-    assert quality_of(folder, "moved")["verdict"] == "good"
+    assert verdict(quality_of(folder, "moved"), LIMITS) == "good"

@@ -98,7 +98,7 @@ def _by_correlation(reference: Body, scan: Body, rigid: sitk.Transform, field: s
         warp=None,
     )
     added = sitk.Cast(greedy["warp"], sitk.sitkVectorFloat64)
-    return added + sitk.Resample(field, grid, as_transform(added), sitk.sitkLinear, 0.0)
+    return added + displacement_at(field, added)
 
 
 def invert(field: sitk.Image) -> sitk.Image:
@@ -118,8 +118,15 @@ def invert(field: sitk.Image) -> sitk.Image:
 
 
 def displacement_at(field: sitk.Image, offset: sitk.Image) -> sitk.Image:
-    """The field `field` read at x + offset(x) for every grid point x; zero outside its grid."""
-    return sitk.Resample(field, field, as_transform(offset), sitk.sitkLinear, 0.0)
+    """The field `field` read at x + offset(x) for every point x of the grid of `offset`.
+
+    Outside its own grid it goes on as at its border: with zeros there, its inverse would be torn along the border.
+    """
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetReferenceImage(offset)
+    resampler.SetTransform(as_transform(offset))
+    resampler.SetUseNearestNeighborExtrapolator(True)
+    return resampler.Execute(field)
 
 
 def as_transform(field: sitk.Image) -> sitk.DisplacementFieldTransform:

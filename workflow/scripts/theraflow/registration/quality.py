@@ -18,6 +18,8 @@ LIMITS: dict[str, dict[str, float]] = {
     "metric_after": {"good_from": 0.85, "failed_below": 0.5},
     "folding_fraction": {"good_to": 0.0001, "failed_above": 0.01},
     "inverse_consistency_p95_mm": {"good_to": 1.5, "failed_above": 5.0},
+    # Breathing and another posture reach 0.1 to 0.15; to become somebody else a body needs more than 0.2.
+    "local_volume_change_p95": {"good_to": 0.2, "failed_above": 0.7},
 }
 EMISSION_LIMITS: dict[str, dict[str, float]] = {"body_overlap_dice": {"failed_below": 0.7}}
 
@@ -47,15 +49,20 @@ def measure_fields(field: sitk.Image, inverse: sitk.Image, body: sitk.Image) -> 
     Returns:
         folding_fraction: share of all grid points at which the Jacobian determinant of either map is not
         positive; inverse_consistency_mean_mm, inverse_consistency_p95_mm: distance of a point, carried to the
-        scan and back, from itself.
+        scan and back, from itself; local_volume_change_p95: 95th percentile in the body of the absolute logarithm of
+        the Jacobian determinant (0.1: tissue grows or shrinks by a tenth), which tells whether one person was
+        stretched to look like another.
     """
     jacobians = [to_array(sitk.DisplacementFieldJacobianDeterminant(part)) for part in (field, inverse)]
     residual = np.linalg.norm(to_array(field) + to_array(displacement_at(inverse, field)), axis=-1)
-    residual = residual[to_array(resample(body, field, interpolation="nearest")) > 0]
+    inside = to_array(resample(body, field, interpolation="nearest")) > 0
+    residual = residual[inside]
+    volume_change = np.abs(np.log(jacobians[0][inside].clip(min=np.finfo(float).tiny)))
     return {
         "folding_fraction": float(max((jacobian <= 0).mean() for jacobian in jacobians)),
         "inverse_consistency_mean_mm": float(residual.mean()),
         "inverse_consistency_p95_mm": float(np.percentile(residual, 95)),
+        "local_volume_change_p95": float(np.percentile(volume_change, 95)),
     }
 
 

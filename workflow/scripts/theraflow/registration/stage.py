@@ -108,6 +108,7 @@ def _identity(reason: str | None) -> Maps:
         "folding_fraction": 0.0,
         "inverse_consistency_mean_mm": 0.0,
         "inverse_consistency_p95_mm": 0.0,
+        "local_volume_change_p95": 0.0,
     }
     identity = sitk.CompositeTransform([sitk.Euler3DTransform()])
     return identity, identity, {**measures, "limits": {}, "reason": reason, "doubt": None}
@@ -192,6 +193,7 @@ def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Ma
         "folding_fraction": 0.0,
         "inverse_consistency_mean_mm": 0.0,
         "inverse_consistency_p95_mm": 0.0,
+        "local_volume_change_p95": 0.0,
     }
     to_scan, to_reference = sitk.CompositeTransform([rigid]), sitk.CompositeTransform([rigid.GetInverse()])
     return to_scan, to_reference, {**measures, "limits": quality.EMISSION_LIMITS, "reason": None, "doubt": None}
