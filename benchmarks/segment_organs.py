@@ -9,16 +9,12 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 import SimpleITK as sitk
 import yaml
+from cost import Cost, measure, show
 
 from theraflow.images import read_image, read_sidecar, to_array, write_image
 from theraflow.images.body import body_box
@@ -35,66 +31,6 @@ FAST = {1.5: (), 3.0: ("--fast",), 6.0: ("--fastest",)}
 PATCH = {1.5: (128, 128, 128), 3.0: (128, 128, 128)}
 FEATURES = (32, 64, 128, 256, 320, 320)
 SEEN = (1, 2, 3, 5, 6, 52)  # the organs that the untrained network tells apart
-MARK = "THERAFLOW_BENCHMARK"
-EVERY_S = 0.2
-
-
-@dataclass
-class Cost:
-    """What a command and all processes that it started have cost.
-
-    Attributes:
-        wall_s: until it returned.
-        cpu_s: of all of its processes.
-        peak_mib: largest memory of them together, shared pages counted once.
-    """
-
-    wall_s: float
-    cpu_s: float
-    peak_mib: float
-
-
-def measure(command: Sequence[object], folder: Path, **variables: str) -> Cost:
-    """Run a command and watch its processes, those that outlive it too; they are ended with it."""
-    mark = uuid.uuid4().hex
-    environment = {**os.environ, "TMPDIR": str(folder), MARK: mark, **variables}
-    own: dict[psutil.Process, float] = {}
-    others: set[psutil.Process] = set()
-    peak, began = 0.0, time.monotonic()
-    with (folder / "output.txt").open("w") as output:
-        process = subprocess.Popen(
-            [str(word) for word in command], env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY
-        )
-        while process.poll() is None:
-            peak = max(peak, _look(mark, own, others))
-            time.sleep(EVERY_S)
-    wall = time.monotonic() - began
-    _look(mark, own, others)
-    for left in own:
-        if left.is_running():
-            left.kill()
-    if process.returncode:
-        raise SystemExit(f"{command[0]} failed:\n" + (folder / "output.txt").read_text()[-3000:])
-    return Cost(wall, sum(own.values()), peak / 2**20)
-
-
-def _look(mark: str, own: dict[psutil.Process, float], others: set[psutil.Process]) -> float:
-    """Note the CPU time of all processes with a mark; their memory in bytes."""
-    memory = 0
-    for process in psutil.process_iter():
-        if process in others:
-            continue
-        try:
-            if process not in own and process.environ().get(MARK) != mark:
-                if process.create_time() < time.time() - 1:  # a younger one may not yet be what it will be
-                    others.add(process)
-                continue
-            times = process.cpu_times()
-            own[process] = times.user + times.system
-            memory += process.memory_full_info().pss
-        except psutil.Error:
-            continue
-    return memory
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> dict[int, float]:
@@ -255,11 +191,6 @@ def write_untrained(weights: Path, resolution_mm: float) -> None:
         state = {"network_weights": built.state_dict(), "trainer_name": TRAINERS[resolution_mm],
                  "init_args": {"configuration": "3d_fullres"}, "inference_allowed_mirroring_axes": None}  # fmt: skip
         torch.save(state, model / CHECKPOINT)
-
-
-def show(what: str, cost: Cost) -> None:
-    """One line of the result."""
-    print(f"{what:45} wall {cost.wall_s:7.1f} s  CPU {cost.cpu_s:7.1f} s  peak {cost.peak_mib:6.0f} MiB", flush=True)
 
 
 def main() -> None:
