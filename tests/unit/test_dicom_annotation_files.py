@@ -140,6 +140,21 @@ def test_a_segmentation_on_uneven_slices(tmp_path):
     assert upper[0] == pytest.approx(ends[21], abs=0.5) and upper[-1] == pytest.approx(ends[22], abs=0.5)
 
 
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_segments_keep_their_first_and_last_slice_wherever_they_lie(tmp_path, kind):
+    """One at the lower end, one at the upper, one with a gap; stored from above, positions rounded by the maker."""
+    heights = np.arange(40) * 3.27 + np.random.default_rng(1).uniform(-0.01, 0.01, 40)
+    image = grid(size=(12, 10, 40), spacing=(2.0, 2.5, 3.27), direction=TURNED.ravel())
+    array = np.zeros((40, 10, 12), np.uint8)
+    array[:3, 2:6, 3:9], array[37:, 4:9, 1:5] = 1, 2
+    array[[9, 30], 1:8, 2:4] = 3
+    path = write_seg(tmp_path / "seg.dcm", slices_of(image, heights)[::-1], array[::-1], kind, ["low", "high", "gap"])
+    found = read_annotation(path, image)
+    assert [region.name for region in found] == ["low", "high", "gap"]
+    for number, region in enumerate(found, start=1):
+        assert np.array_equal(whole_mask(region), array == number)
+
+
 def write_nrrd(path, layers, fields="", space="left-posterior-superior"):
     """A .seg.nrrd as 3D Slicer writes it; layers: uint8, shape (z, y, x) or (z, y, x, layer)."""
     sizes = " ".join(str(n) for n in reversed(layers.shape))

@@ -87,7 +87,7 @@ def truths(draw):
     }
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(truths(), *(st.sampled_from(ways) for ways in (VALUES, DECAYS, DOSES, WEIGHTS, TIMES)))
 def test_suv_does_not_depend_on_how_it_is_stated(truth, values, decays, dose, weight, time):
     assume(makes_sense(values, decays, dose, weight, time))

@@ -12,18 +12,21 @@ from theraflow.errors import TheraflowError
 from theraflow.files import write_json
 from theraflow.images import divided, from_array, read_image, read_sidecar, same_grid, to_array, write_image
 from theraflow.layout import PatientFolder, Scan
-from theraflow.lesions import CANDIDATE_COLUMNS, LESION_COLUMNS, measure_lesions
+from theraflow.lesions import CANDIDATE_COLUMNS, LESION_COLUMNS, list_candidates, measure_lesions
 from theraflow.organs import ORGAN_IDS
 from theraflow.registration.transforms import write_transform
 from theraflow.tables import read_table, write_table
 
 SETTINGS = {
-    "candidates": {"FDG": {"threshold_suv": 4.0}, "pentixafor": {"threshold_suv": 4.0}},
+    "candidates": {
+        tracer: {"threshold_suv": 4.0, "combine": "highest", "outline": "threshold"} for tracer in ("FDG", "pentixafor")
+    },
     "minimum_ml": 1.0,
     "physiologic": {"FDG": ["urinary_bladder"], "pentixafor": ["urinary_bladder"]},
     "match_distance_mm": 15.0,
     "positivity_ratio": 1.5,
     "background": "blood_pool",
+    "repeatability_cv": {"FDG": {"suv_peak": 0.1}},
 }
 BLUR_MM = 6.0 / 2.3548
 # Organs as centre, semi-axes (x, y, z in mm of the reference scan) and SUV.
@@ -43,6 +46,14 @@ NAMES = {"both": "L01", "only FDG": "L02", "only pentixafor": "L03", "new": "L04
 # What must be added to a point of the reference scan to get the point of the scan.
 SHIFT = {"fdg0": (0, 0, 0), "cxcr4": (7.0, -5.0, 11.0), "lu": (-4.0, 6.0, 3.0), "fdg1": (3.0, 3.0, -8.0)}
 READER = {"fdg0": ("both", "only FDG"), "fdg1": ("both", "new")}
+
+
+def run(folder, scans, reference, settings, decisions=()):
+    """Both steps, as the rules call them."""
+    for scan in scans:
+        if scan.quantity == "suv" and scan.tracer in settings["candidates"]:
+            list_candidates(folder, scan, settings)
+    measure_lesions(folder, scans, reference, settings, decisions)
 
 
 def ellipsoid(image, centre, semi_axes):
@@ -139,7 +150,7 @@ def patient(tmp_path_factory):
     ]
     for scan in scans:
         write_scan(folder, scan)
-    measure_lesions(folder, scans, scans[0], SETTINGS)
+    run(folder, scans, scans[0], SETTINGS)
     return folder, scans, read_table(folder.table("lesions"))
 
 
@@ -219,7 +230,9 @@ def test_concordance_at_baseline(patient):
 def test_site_and_annotation(patient):
     table = patient[2]
     assert set(table.loc[table["lesion"] == "L01", "site"]) == {"liver"}
-    assert table.loc[table["lesion"] == "L03", "site"].isna().all()
+    assert set(table.loc[table["lesion"] == "L01", "site_by"]) == {"organ"}
+    # In no organ, in a body of three organs.
+    assert set(table.loc[table["lesion"] == "L03", "site_by"].dropna()) <= {"surroundings"}
     assert row(table, "new", "fdg1")["annotation"] == "new"
     assert np.isnan(row(table, "new", "fdg0")["annotation"])
 
@@ -243,7 +256,11 @@ def test_label_maps_hold_each_lesion_on_each_scans_own_grid_or_for_a_spect_on_a_
 def test_candidates_are_listed_without_physiologic_uptake(patient):
     candidates = read_table(patient[0].table("candidates"))
     assert list(candidates.columns) == list(CANDIDATE_COLUMNS)
-    assert candidates.groupby("scan").size().to_dict() == {"cxcr4": 2, "fdg0": 2, "fdg1": 2}
+    kept = candidates[candidates["kept"]]
+    assert kept.groupby("scan").size().to_dict() == {"cxcr4": 2, "fdg0": 2, "fdg1": 2}
+    left_out = candidates[~candidates["kept"]]
+    assert left_out["reason"].unique().tolist() == ["physiologic uptake of urinary bladder"]
+    candidates = kept
     assert candidates.loc[candidates["scan"] != "cxcr4", "in_reader_annotation"].eq(True).all()
     assert candidates.loc[candidates["scan"] == "cxcr4", "in_reader_annotation"].isna().all()
 
@@ -259,7 +276,7 @@ def test_organs_lie_where_the_correction_puts_them(tmp_path):
         organs.SetOrigin([part - moved_mm for part in organs.GetOrigin()])
         write_image(organs, folder.organs("fdg0"), {"quantity": "organ label", "unit": "1"})
         write_alignment(folder, "fdg0", sitk.TranslationTransform(3, [moved_mm] * 3), "corrected")
-        measure_lesions(folder, [scan], scan, SETTINGS)
+        run(folder, [scan], scan, SETTINGS)
         tables.append(read_table(folder.table("lesions")).drop(columns="patient"))
     assert tables[0]["background_suv"].notna().all()
     pd.testing.assert_frame_equal(*tables)
@@ -272,7 +289,7 @@ def test_without_organs_background_is_missing_and_candidates_do_not_count(tmp_pa
     for scan in scans:
         write_scan(folder, scan)
         folder.organs(scan.scan).unlink()
-    measure_lesions(folder, scans, scans[0], SETTINGS)
+    run(folder, scans, scans[0], SETTINGS)
     table = read_table(folder.table("lesions"))
     assert set(table["lesion"]) == {"L01", "L02"}
     assert table[["background_region", "background_suv", "tbr", "site"]].isna().all(axis=None)
@@ -280,7 +297,7 @@ def test_without_organs_background_is_missing_and_candidates_do_not_count(tmp_pa
     assert len(read_table(folder.table("candidates")).query("scan == 'cxcr4'")) == 3  # with the bladder
     assert "no organ labels" in caplog.text
     assert table["background_remark"].unique().tolist() == ["the scan has no organ labels"]
-    measure_lesions(folder, scans, scans[0], SETTINGS | {"background": "shell"})
+    run(folder, scans, scans[0], SETTINGS | {"background": "shell"})
     shell = read_table(folder.table("lesions")).set_index(["lesion", "scan"])["background_suv"]
     assert shell["L02", "fdg0"] == pytest.approx(0.5, rel=0.1)
 
@@ -289,12 +306,12 @@ def test_an_organ_that_is_not_plausible_is_no_background(tmp_path, caplog):
     folder = PatientFolder(tmp_path, "P004")
     scan = Scan("P004", "fdg0", "FDG", "baseline", "", "suv", str(tmp_path / "reader.nii.gz"))
     write_scan(folder, scan)
-    measure_lesions(folder, [scan], scan, SETTINGS)
+    run(folder, [scan], scan, SETTINGS)
     before = read_table(folder.table("lesions"))
     assert before["background_suv"].notna().all()
     assert before["background_remark"].isna().all()
     write_judgement(folder, "fdg0", aorta="5.2 mL, expected 23 to 1268 mL in an adult")
-    measure_lesions(folder, [scan], scan, SETTINGS)
+    run(folder, [scan], scan, SETTINGS)
     table = read_table(folder.table("lesions"))
     assert table[["background_region", "background_suv", "tbr"]].isna().all(axis=None)
     assert set(table["background_remark"]) == {"aorta is not plausible (5.2 mL, expected 23 to 1268 mL in an adult)"}
@@ -306,7 +323,7 @@ def test_a_patient_without_lesions_has_empty_tables(tmp_path):
     folder = PatientFolder(tmp_path, "P003")
     scan = Scan("P003", "lu", "pentixather", "dosimetry", "", "activity")
     write_scan(folder, scan)
-    measure_lesions(folder, [scan], scan, SETTINGS)
+    run(folder, [scan], scan, SETTINGS)
     assert list(read_table(folder.table("lesions")).columns) == list(LESION_COLUMNS)
     assert len(read_table(folder.table("lesions"))) == 0
     assert not to_array(read_image(folder.lesion_map())).any()
@@ -346,7 +363,7 @@ def test_the_volume_of_a_carried_sphere_changes_by_the_cube_of_the_scale(tmp_pat
     to_scan.Scale(scale)
     write_transform(to_scan, folder.to_scan("cxcr4"))
     write_transform(to_scan.GetInverse(), folder.to_reference("cxcr4"))
-    measure_lesions(folder, scans, scans[0], SETTINGS | {"candidates": {}})
+    run(folder, scans, scans[0], SETTINGS | {"candidates": {}})
     table = read_table(folder.table("lesions")).set_index(["lesion", "scan"])
     assert len(table) == 4
     for name in ("L01", "L02"):
@@ -372,7 +389,7 @@ def unregistered(tmp_path_factory):
     write_transform(wrong, folder.to_scan("cxcr4"))
     write_transform(wrong.GetInverse(), folder.to_reference("cxcr4"))
     write_json({"verdict": "failed"}, folder.registration_quality("cxcr4"))
-    measure_lesions(folder, scans, scans[0], SETTINGS)
+    run(folder, scans, scans[0], SETTINGS)
     return folder, scans, read_table(folder.table("lesions"))
 
 
@@ -420,11 +437,11 @@ def test_farther_from_the_organs_centre_it_is_another_lesion(tmp_path):
     for drop_mm, lesions in ((12.0, 3), (18.0, 4)):
         moved = table.assign(z_mm=table["z_mm"].where(table["organ"] != "liver", table["z_mm"] - drop_mm))
         write_table(moved, folder.organ_table("cxcr4"), list(table.columns))
-        measure_lesions(folder, scans, scans[0], SETTINGS)
+        run(folder, scans, scans[0], SETTINGS)
         assert read_table(folder.table("lesions"))["lesion"].nunique() == lesions
     cut = table.assign(touches_edge=table["organ"] == "liver")  # the centre of half a liver is not the liver's
     write_table(cut, folder.organ_table("cxcr4"), list(table.columns))
-    measure_lesions(folder, scans, scans[0], SETTINGS)
+    run(folder, scans, scans[0], SETTINGS)
     assert read_table(folder.table("lesions"))["lesion"].nunique() == 4
 
 
@@ -442,7 +459,7 @@ def test_a_tumour_inside_its_oedema_is_measured_beside_it(shared_data, tmp_path)
     write_transform(identity, folder.to_scan("fdg"))
     write_transform(identity, folder.to_reference("fdg"))
     write_json({"verdict": "good"}, folder.registration_quality("fdg"))
-    measure_lesions(folder, [scan], scan, SETTINGS)
+    run(folder, [scan], scan, SETTINGS)
     table = read_table(folder.table("lesions")).set_index("annotation")
     assert set(table.index) == {"GTV_Mass", "GTV_Edema"}
     assert 7.9 <= table.loc["GTV_Mass", "suv_max"] <= 8.0

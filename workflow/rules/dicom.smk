@@ -68,7 +68,8 @@ rule normalise_pet:
         "../scripts/normalise_pet.py"
 
 
-# On request, by name: results/P002/scans/wholebody24h/planar.nii.gz
+# For dosimetry, of scans that have planar views alone; of others on request, by name:
+# results/P002/scans/wholebody24h/planar.nii.gz
 rule import_planar:
     output:
         image=f"{SCAN}/planar.nii.gz",

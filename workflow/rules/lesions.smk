@@ -1,16 +1,49 @@
 # Lesions of a patient: found, measured on every scan's own grid, and one name through all scans.
 
 
+# What each PET shows by itself: a reader's edit does not make it again.
+rule candidates:
+    input:
+        image=lambda wildcards: get_images(get_scan(wildcards))[0],
+        organs=lambda wildcards: get_organs(get_scan(wildcards)),
+        alignment=lambda wildcards: get_alignments([get_scan(wildcards)]),
+    output:
+        labels=f"{PATIENT}/lesions/candidates/{{scan}}.nii.gz",
+        sidecar=f"{PATIENT}/lesions/candidates/{{scan}}.json",
+        table=f"{PATIENT}/lesions/candidates/{{scan}}.tsv",
+    log:
+        f"{LOGS}/{{patient}}/{{scan}}.candidates.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/{{scan}}.candidates.benchmark.tsv"
+    priority: 3
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+    params:
+        scan=get_scan_row,
+        settings=get_candidate_settings,
+        results=get_results,
+        code=code_digest("theraflow.lesions"),
+    script:
+        "../scripts/find_candidates.py"
+
+
 rule lesions:
     input:
         images=get_patient_images,
         organs=get_patient_organs,
         alignments=get_patient_alignments,
         transforms=get_patient_transforms,
+        found=get_candidates,
         annotations=get_annotations,
     output:
         table=f"{PATIENT}/lesions/lesions.tsv",
         candidates=f"{PATIENT}/lesions/candidates.tsv",
+        ratios=f"{PATIENT}/lesions/tbr.tsv",
+        burden=f"{PATIENT}/lesions/burden.tsv",
+        mismatch=f"{PATIENT}/lesions/mismatch.tsv",
+        draft=f"{PATIENT}/lesions/decisions_draft.tsv",
         labels=f"{PATIENT}/lesions/lesions.nii.gz",
         sidecar=f"{PATIENT}/lesions/lesions.json",
         maps=directory(f"{PATIENT}/lesions/scans"),
@@ -22,11 +55,12 @@ rule lesions:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
     params:
         scans=get_scan_rows,
         reference=get_reference_row,
         settings={**config["lesions"], "background": config["background"]},
+        decisions=get_decisions,
         results=get_results,
         code=code_digest("theraflow.lesions"),
     script:

@@ -6,8 +6,13 @@ rule response:
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         images=get_patient_images,
         organs=get_patient_organs,
+        alignments=get_patient_alignments,
+        maps=f"{PATIENT}/lesions/scans",
     output:
         table=f"{PATIENT}/response.tsv",
+        targets=f"{PATIENT}/targets.tsv",
+        reference=f"{PATIENT}/percist_reference.tsv",
+        best=f"{PATIENT}/best_response.tsv",
     log:
         f"{LOGS}/{{patient}}/response.log",
     benchmark:
@@ -15,6 +20,8 @@ rule response:
     priority: 6
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=3000,
     params:
         scans=get_scan_rows,
         settings={

@@ -23,7 +23,12 @@ def own_words(scan: Scan) -> str:
 
 def scan_section(scan: Scan, choice: Choice) -> dict[str, Any]:
     """Which scan, and which series of it."""
-    header = choice.series.header
+    # Two makers in one series name none: whoever compares scanners is told that this one is unknown.
+    makers = {
+        (text(instance.header, "Manufacturer"), text(instance.header, "ManufacturerModelName"))
+        for instance in choice.series.instances
+    }
+    manufacturer, model = makers.pop() if len(makers) == 1 else (None, None)
     return {
         "patient": scan.patient,
         "scan": scan.scan,
@@ -32,8 +37,8 @@ def scan_section(scan: Scan, choice: Choice) -> dict[str, Any]:
         "series_instance_uid": choice.series.uid,
         "series_chosen_because": choice.reason,
         "frame_of_reference_uid": choice.series.frame_of_reference,
-        "virtual_patient": text(header, "Manufacturer") == "theraflow"
-        and text(header, "ManufacturerModelName") == "virtual patient",
+        "scanner": " ".join(filter(None, (manufacturer, model))) or None,
+        "virtual_patient": (manufacturer, model) == ("theraflow", "virtual patient"),
     }
 
 

@@ -4,24 +4,32 @@ from collections.abc import Mapping, Sequence
 
 
 def is_positive(
-    reader_says: bool | None, suv_peak: float, shell_mean: float | None, positivity_ratio: float
+    reader_says: bool | None,
+    suv_peak: float,
+    shell_mean: float | None,
+    blood_pool_mean: float | None,
+    positivity_ratio: float,
 ) -> bool | None:
-    """Whether a lesion takes up the tracer of a scan more than its surroundings.
+    """Whether a lesion takes up the tracer of a scan more than its surroundings, and no less than blood.
 
-    A reader's word overrules the program's; without one the peak is compared with the shell around the
-    lesion.
+    A reader's word overrules the program's; without one the peak is compared with the shell around the lesion and
+    with the blood pool. In fat, the spill of a vessel is several times the shell: what takes up less than blood counts
+    as negative, as in the score 0 of PROMISE (Eiber et al., J Nucl Med 2018;59:469).
 
     Args:
         reader_says: where the scan has a reader's annotation, whether the lesion is in it; else None.
         suv_peak: SUVpeak of the lesion.
         shell_mean: mean SUV of the shell around it, or None.
-        positivity_ratio: lowest ratio of the two that is positive.
+        blood_pool_mean: mean SUV of the blood pool, or None where the scan does not tell: it is then not asked.
+        positivity_ratio: lowest ratio of peak and shell that is positive.
 
     Returns:
         None where it cannot be told.
     """
     if reader_says is not None:
         return reader_says
+    if blood_pool_mean is not None and suv_peak < blood_pool_mean:
+        return False
     return None if shell_mean is None else suv_peak >= positivity_ratio * shell_mean
 
 

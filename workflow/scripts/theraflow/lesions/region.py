@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from theraflow.images import grid_of, image_of_crop, points_of_index, to_array
 from theraflow.registration import Passage, carry_mask, carry_points
 
 Box = tuple[slice, slice, slice]
+CONNECTED = np.ones((3, 3, 3), dtype=bool)  # voxels that touch by a face, an edge or a corner: 26 neighbours
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,30 @@ class Region:
         return Region(tuple(low), self.on_box(box))
 
 
+def union(regions: Sequence[Region]) -> Region:
+    """All voxels of several regions of one grid; a box without voxels where there is no region."""
+    if not regions:
+        return Region((0, 0, 0), np.zeros((0, 0, 0), dtype=bool))
+    start = np.min([region.start for region in regions], axis=0).tolist()
+    stop = np.max([region.stop for region in regions], axis=0).tolist()
+    mask = np.zeros(np.subtract(stop, start), dtype=bool)
+    for region in regions:
+        box = tuple(slice(a - s, b - s) for a, b, s in zip(region.start, region.stop, start, strict=True))
+        mask[box] |= region.mask
+    return Region(tuple(start), mask)
+
+
+def pieces(region: Region) -> list[Region]:
+    """The connected parts (26 neighbours) of a region."""
+    labels, count = ndimage.label(region.mask, structure=CONNECTED)
+    return [moved(piece, region.start) for piece in regions_of(labels, count)]
+
+
+def moved(region: Region, by: Sequence[int]) -> Region:
+    """The region some voxels (z, y, x) further."""
+    return Region(tuple(a + b for a, b in zip(region.start, by, strict=True)), region.mask)
+
+
 def spacing_zyx(grid: sitk.Image) -> np.ndarray:
     """Voxel size in mm in the order of array axes, shape (3,)."""
     return np.array(grid.GetSpacing()[::-1])
@@ -102,7 +128,23 @@ def physical_points(indices: np.ndarray, grid: sitk.Image) -> np.ndarray:
 
 def centroid_mm(region: Region, grid: sitk.Image) -> np.ndarray:
     """Mean position of the voxels, x y z in LPS mm."""
-    return physical_points(region.indices().mean(axis=0, keepdims=True), grid)[0]
+    planes = region.mask.sum(axis=2)
+    counts = planes.sum(axis=1), planes.sum(axis=0), region.mask.sum(axis=(0, 1))
+    index = [start + n @ np.arange(len(n)) / n.sum() for start, n in zip(region.start, counts, strict=True)]
+    return physical_points(np.array([index]), grid)[0]
+
+
+def hottest_mm(values: np.ndarray, region: Region, grid: sitk.Image) -> np.ndarray:
+    """Centre of the voxel of a region with the highest value, x y z in LPS mm."""
+    inside = np.where(region.mask, values[region.box], -np.inf)
+    return physical_points(np.add([np.unravel_index(np.argmax(inside), inside.shape)], region.start), grid)[0]
+
+
+def regions_of(labels: np.ndarray, count: int) -> list[Region]:
+    """The regions of the labels 1 to `count` of a label map (z, y, x), in one pass; without voxels where one is not."""
+    found = ndimage.find_objects(labels, max_label=count)
+    boxes = [box or (slice(0, 0),) * 3 for box in found]
+    return [Region(tuple(part.start for part in box), labels[box] == label) for label, box in enumerate(boxes, start=1)]
 
 
 def crop_of_grid(grid: sitk.Image, start: tuple[int, int, int], shape: tuple[int, int, int]) -> sitk.Image:

@@ -26,6 +26,7 @@ _HOMES = {
     "organ_statistics": "theraflow.organs.measure",
     "refuse_missing_organs": "theraflow.organs.labels",
     "segment_organs": "theraflow.organs.segment",
+    "whole_organs": "theraflow.organs.plausibility",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "organ_statistics",
     "refuse_missing_organs",
     "segment_organs",
+    "whole_organs",
 ]
 
 

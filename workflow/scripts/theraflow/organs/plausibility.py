@@ -130,6 +130,16 @@ def implausible_organs(table: Path | str) -> dict[str, str]:
     return dict(zip(doubtful["organ"], doubtful["remark"], strict=True))
 
 
+def whole_organs(table: Path | str) -> pd.DataFrame:
+    """The rows of `organs.tsv` of organs that are plausible and that the field of view does not cut.
+
+    Raises:
+        TheraflowError: the table cannot be read.
+    """
+    organs = read_table(table)
+    return organs[(organs["plausible"] == "yes") & (organs["touches_edge"].astype(str) == "False")]
+
+
 def _wrong_sides(x_mm: Mapping[str, float], midplane_x_mm: float) -> dict[str, str | None]:
     """Of every organ with a side, in words why it lies on the wrong one, or None."""
     sides = {organ: side for organ in x_mm if (side := _side(organ))}

@@ -65,8 +65,8 @@ def _by_demons(reference: Body, scan: Body, rigid: sitk.Transform) -> sitk.Image
         grid = working_grid(reference, scan, rigid, factor * WORKING_MM)
         fixed = _levels(resample(reference.image, grid, outside=AIR_HU))
         moving = _levels(resample(scan.image, grid, rigid, outside=AIR_HU))
-        fixed_seen = to_array(field_of_view(reference.image, grid)) > 0
-        moving_seen = to_array(field_of_view(scan.image, grid, rigid)) > 0
+        fixed_seen = field_of_view(reference.image, grid)
+        moving_seen = field_of_view(scan.image, grid, rigid)
         field = _vector_image(0, grid) if field is None else sitk.Resample(field, grid)
         for _ in range(ROUNDS):
             demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
@@ -88,8 +88,8 @@ def _by_correlation(reference: Body, scan: Body, rigid: sitk.Transform, field: s
     to_scan = sitk.CompositeTransform([rigid, as_transform(field)])
     fixed = to_array(resample(reference.image, grid, outside=AIR_HU))
     moved = to_array(resample(scan.image, grid, to_scan, outside=AIR_HU))
-    fixed_seen = to_array(field_of_view(reference.image, grid)) > 0
-    moved_seen = to_array(field_of_view(scan.image, grid, to_scan)) > 0
+    fixed_seen = field_of_view(reference.image, grid)
+    moved_seen = field_of_view(scan.image, grid, to_scan)
     greedy = Greedy3D()
     greedy.execute(
         f"{CORRELATION} -threads {sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()} -i fixed moved -o warp",

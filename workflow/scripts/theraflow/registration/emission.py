@@ -248,8 +248,8 @@ class _Pair:
         self.ct = _ct_levels(resample(ct.image, grid, outside=AIR_HU))
         body = resample(ct.mask, grid, interpolation="nearest")
         rim = [round(RIM_MM / EMISSION_MM)] * 3
-        self.mask = sitk.BinaryDilate(body, rim) & field_of_view(ct.image, grid)
-        self.body_points = _points((to_array(body) > 0) & _seen(self.emission, grid, IDENTITY), grid)
+        self.mask = sitk.BinaryDilate(body, rim) & from_array(field_of_view(ct.image, grid), grid)
+        self.body_points = _points((to_array(body) > 0) & field_of_view(self.emission, grid), grid)
         if not len(self.body_points):
             raise TheraflowError("CT and emission image have no part of the body in common.")
         self.ct_range, self.emission_range = _range(self.ct), _range(self.emission)
@@ -261,7 +261,7 @@ class _Pair:
 
     def information(self, transform: sitk.Transform) -> float:
         """Mutual information (nats) in and around the body, where both images have seen it."""
-        shared = (to_array(self.mask) > 0) & _seen(self.emission, self.ct, transform)
+        shared = (to_array(self.mask) > 0) & field_of_view(self.emission, self.ct, transform)
         moved = to_array(resample(self.emission, self.ct, transform))[shared]
         fixed = to_array(self.ct)[shared]
         return _information(_joint_counts(_bins(fixed, self.ct_range), _bins(moved, self.emission_range)))
@@ -284,12 +284,12 @@ class _Pair:
         shifts = np.array(list(itertools.product(steps, steps, steps)))  # x, y, z
         columns, rows, _ = grid.GetSize()
         offsets = shifts @ (1, columns, columns * rows)
-        enough = LIMITS["overlap_from"] * np.count_nonzero(_seen(self.emission, grid, IDENTITY).ravel()[voxels])
+        enough = LIMITS["overlap_from"] * np.count_nonzero(field_of_view(self.emission, grid).ravel()[voxels])
 
         best, highest = sitk.Euler3DTransform(), -np.inf
         for turn in small_turns(centre_of(self.ct), SEARCH_DEGREES):
             moving = _bins(to_array(resample(smooth[1], grid, turn)).ravel(), self.emission_range)
-            moving[~_seen(self.emission, grid, turn).ravel()] = BINS
+            moving[~field_of_view(self.emission, grid, turn).ravel()] = BINS
             for shift, offset in zip(shifts, offsets, strict=True):
                 counts = _joint_counts(fixed, moving[voxels + offset])
                 if counts.sum() >= enough and (value := _information(counts)) > highest:
@@ -300,10 +300,6 @@ class _Pair:
 
 def _ct_levels(image: sitk.Image) -> sitk.Image:
     return from_array(np.interp(to_array(image), HU_POINTS, LEVEL_POINTS).astype(np.float32), image)
-
-
-def _seen(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> np.ndarray:
-    return to_array(field_of_view(image, grid, transform)) > 0
 
 
 def _range(levels: sitk.Image) -> tuple[float, float]:

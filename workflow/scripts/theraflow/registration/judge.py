@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from theraflow.errors import TheraflowError
 from theraflow.files import read_json, write_json
 from theraflow.images import resample, to_array, voxel_volume_ml
 from theraflow.layout import PatientFolder, Scan
-from theraflow.organs import GROUPS, ORGAN_IDS
+from theraflow.organs import GROUPS, ORGAN_IDS, whole_organs
 from theraflow.registration.emission import read_beside_emission
 from theraflow.registration.quality import verdict
 from theraflow.registration.rigid import IDENTITY, common_grid
 from theraflow.registration.stage import SAME_SCAN
 from theraflow.registration.transforms import read_transform
-from theraflow.tables import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -195,17 +193,10 @@ def _compare(
     without = [one.scan for one in (reference, scan) if not folder.organs(one.scan).exists()]
     if without:
         return {}, f"no organ labels of {' and '.join(without)}"
-    common = _whole_organs(folder.organ_table(reference.scan)) & _whole_organs(folder.organ_table(scan.scan))
+    common = set.intersection(*(set(whole_organs(folder.organ_table(s.scan))["organ"]) for s in (reference, scan)))
     transforms = [read_transform(path(scan.scan)) for path in (folder.to_scan, folder.to_reference)]
     images = [read_beside_emission(folder, one.scan, folder.organs(one.scan)) for one in (reference, scan)]
     return compare_organs(*images, *transforms, [organ for organ in ORGAN_IDS if organ in common]), None
-
-
-def _whole_organs(table: Path) -> set[str]:
-    """The plausible organs of a scan that its field of view does not cut."""
-    organs = read_table(table)
-    whole = (organs["plausible"] == "yes") & (organs["touches_edge"].astype(str) == "False")
-    return set(organs.loc[whole, "organ"])
 
 
 def _labelled_part(labels: sitk.Image) -> sitk.Image | None:

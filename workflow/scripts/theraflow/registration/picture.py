@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from matplotlib.figure import Figure
 
 from theraflow.files import read_json, whole
-from theraflow.images import read_image, resample, to_array
+from theraflow.images import from_array, read_image, resample, to_array
 from theraflow.images.body import AIR_HU, shrink
 from theraflow.layout import PatientFolder, Scan
 from theraflow.png import small_png
@@ -100,7 +100,7 @@ def _view(reference: sitk.Image, scan: sitk.Image, way: sitk.Transform) -> sitk.
     body = to_array(resample(reference, grid)) > BODY_LEVEL
     # Ten millimetres are fine enough to know how far a field of view reaches.
     coarse = common_grid([reference], [IDENTITY], 4 * PIXEL_MM)
-    seen = to_array(resample(field_of_view(scan, coarse, way), grid, interpolation="nearest")) > 0
+    seen = to_array(resample(from_array(field_of_view(scan, coarse, way), coarse), grid, interpolation="nearest")) > 0
     shown = body & seen if (body & seen).any() else body
     low, high = [], []
     for axis in range(3):
@@ -123,7 +123,7 @@ def _overlay(reference: sitk.Image, scan: sitk.Image, layer: sitk.Image, way: si
     """Colours (rows, columns, 3) from 0 to 1 of a layer of the grid, looked at along an axis (z, y, x)."""
     fixed = to_array(resample(reference, layer)).max(axis=axis).clip(0.0, 1.0)
     moved = to_array(resample(scan, layer, way)).max(axis=axis).clip(0.0, 1.0)
-    seen = to_array(field_of_view(scan, layer, way)).max(axis=axis) > 0
+    seen = field_of_view(scan, layer, way).any(axis=axis)
     colours = np.stack([moved, fixed, moved], axis=-1)
     return np.where(seen[..., None], colours, UNSEEN * fixed[..., None])
 

@@ -21,6 +21,13 @@ LIMITS: dict[str, dict[str, float]] = {
     # Breathing and another posture reach 0.1 to 0.15; to become somebody else a body needs more than 0.2.
     "local_volume_change_p95": {"good_to": 0.2, "failed_above": 0.7},
 }
+# What these measures are for a map without a field: exactly.
+RIGID = {
+    "folding_fraction": 0.0,
+    "inverse_consistency_mean_mm": 0.0,
+    "inverse_consistency_p95_mm": 0.0,
+    "local_volume_change_p95": 0.0,
+}
 EMISSION_LIMITS: dict[str, dict[str, float]] = {"body_overlap_dice": {"failed_below": 0.7}}
 
 
@@ -81,7 +88,6 @@ def compare_bodies(
         None where the two share nothing.
     """
     seen = field_of_view(reference.image, grid) & field_of_view(scan.image, grid, to_scan)
-    seen = to_array(seen) > 0
     bodies = [
         to_array(resample(body.mask, grid, transform, "nearest"))[seen] > 0
         for body, transform in ((reference, IDENTITY), (scan, to_scan))
@@ -112,7 +118,7 @@ def compare_emissions(
         Both over what both fields of view have seen; None where they share nothing. The body is what lies
         above Otsu's threshold of the logarithm of uptake.
     """
-    seen = to_array(field_of_view(scan, reference, to_scan)) > 0
+    seen = field_of_view(scan, reference, to_scan)
     if not seen.any():
         return None, None
     moved = emission_levels(scan)

@@ -46,11 +46,11 @@ def common_grid(
     return grid
 
 
-def field_of_view(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform = IDENTITY) -> sitk.Image:
-    """uint8 image on `grid`: 1 where `image` has been seen; `transform` maps grid points to image points."""
+def field_of_view(image: sitk.Image, grid: sitk.Image, transform: sitk.Transform = IDENTITY) -> np.ndarray:
+    """Whether `image` reaches the voxels of `grid`, bool (z, y, x); `transform` maps grid points to image points."""
     seen = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 1
     seen.CopyInformation(image)
-    return resample(seen, grid, transform, "nearest")
+    return to_array(resample(seen, grid, transform, "nearest")) > 0
 
 
 def align_bodies(reference: Body, scan: Body) -> sitk.Euler3DTransform:
@@ -91,7 +91,7 @@ def align_emissions(reference: sitk.Image, scan: sitk.Image) -> sitk.Euler3DTran
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
     starts = [sitk.Euler3DTransform(by_uptake)]
-    if to_array(field_of_view(moving, fixed)).any():
+    if field_of_view(moving, fixed).any():
         starts.append(sitk.Euler3DTransform())
     found = [maximise_information(fixed, moving, start) for start in starts]
     return max(found, key=lambda transform_and_value: transform_and_value[1])[0]
@@ -138,13 +138,13 @@ def _search(reference: Body, scan: Body, turns: list[sitk.Euler3DTransform]) -> 
     """The best of all translations in 10 mm steps after each of some rotations, and its z, see `best_shift`."""
     fixed_grid = common_grid([reference.image], [IDENTITY], SEARCH_MM)
     fixed = to_array(resample(reference.image, fixed_grid, outside=AIR_HU))
-    fixed_seen = to_array(field_of_view(reference.image, fixed_grid))
+    fixed_seen = field_of_view(reference.image, fixed_grid)
 
     best, highest = turns[0], -np.inf
     for turn in turns:
         grid = common_grid([scan.image], [turn.GetInverse()], SEARCH_MM)
         moving = to_array(resample(scan.image, grid, turn, outside=AIR_HU))
-        moving_seen = to_array(field_of_view(scan.image, grid, turn))
+        moving_seen = field_of_view(scan.image, grid, turn)
         value, shift = best_shift(fixed, fixed_seen, moving, moving_seen)
         if value > highest:
             highest = value

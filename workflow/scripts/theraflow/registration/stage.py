@@ -105,10 +105,7 @@ def _identity(reason: str | None) -> Maps:
         "metric_before": None,
         "metric_after": None,
         "body_overlap_dice": None,
-        "folding_fraction": 0.0,
-        "inverse_consistency_mean_mm": 0.0,
-        "inverse_consistency_p95_mm": 0.0,
-        "local_volume_change_p95": 0.0,
+        **quality.RIGID,
     }
     identity = sitk.CompositeTransform([sitk.Euler3DTransform()])
     return identity, identity, {**measures, "limits": {}, "reason": reason, "doubt": None}
@@ -190,10 +187,7 @@ def _align_by_emission(reference: Scan, scan: Scan, folder: PatientFolder) -> Ma
         "metric_before": before,
         "metric_after": after,
         "body_overlap_dice": overlap,
-        "folding_fraction": 0.0,
-        "inverse_consistency_mean_mm": 0.0,
-        "inverse_consistency_p95_mm": 0.0,
-        "local_volume_change_p95": 0.0,
+        **quality.RIGID,
     }
     to_scan, to_reference = sitk.CompositeTransform([rigid]), sitk.CompositeTransform([rigid.GetInverse()])
     return to_scan, to_reference, {**measures, "limits": quality.EMISSION_LIMITS, "reason": None, "doubt": None}

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from theraflow.dicom.export.header import text, words
-from theraflow.dicom.export.parse import BrokenDicomError, read_file
+from theraflow.dicom.export.parse import BrokenDicomError, Header, read_file
+
+# Values of ImageType (0008,0008) of NM objects: PS3.3 C.8.4.9.1.1.
+_VOLUMES, _VIEWS = {"RECON TOMO", "RECON GATED TOMO"}, {"WHOLE BODY", "STATIC"}
 
 
 def files_below(folder: Path | str) -> Iterator[list[Path]]:
@@ -44,21 +47,41 @@ def modalities(folder: Path | str) -> frozenset[str]:
     tells of them; a missing folder has no modalities.
     """
     found: set[str] = set()
-    if not Path(folder).is_dir():
-        return frozenset()
-    folders = [files for files in files_below(folder) if files]
-    # One file of every folder first: exports keep a series a folder, so that a few files mostly tell everything.
-    for path in itertools.chain((files[0] for files in folders), *(files[1:] for files in folders)):
-        try:
-            file = read_file(path)
-        except (BrokenDicomError, OSError):
-            continue
-        if file is None:
-            continue
-        header = file.header
+    for header in _headers(folder):
         modality = text(header, "Modality")
         if modality and "LOCALIZER" not in (words(header, "ImageType") or ()):
             found.add(modality)
         if "CT" in found and found & {"PT", "NM"}:
             break
     return frozenset(found)
+
+
+def is_planar(folder: Path | str) -> bool:
+    """Whether a folder holds planar views of a gamma camera (NM, WHOLE BODY or STATIC) and no SPECT or PET volume.
+
+    The search ends at the first file of a volume. Broken files and a missing folder: as with `modalities`.
+    """
+    views = False
+    for header in _headers(folder):
+        modality, what = text(header, "Modality"), words(header, "ImageType") or ()
+        if modality == "PT" or (modality == "NM" and _VOLUMES & {*what}):
+            return False
+        views = views or (modality == "NM" and bool(_VIEWS & {*what}))
+    return views
+
+
+def _headers(folder: Path | str) -> Iterator[Header]:
+    """The headers below a folder, one file of every folder first.
+
+    Exports keep a series a folder, so that a few files mostly tell everything.
+    """
+    if not Path(folder).is_dir():
+        return
+    folders = [files for files in files_below(folder) if files]
+    for path in itertools.chain((files[0] for files in folders), *(files[1:] for files in folders)):
+        try:
+            file = read_file(path)
+        except (BrokenDicomError, OSError):
+            continue
+        if file is not None:
+            yield file.header

@@ -5,7 +5,6 @@ Points are x, y, z in LPS mm; continuous indices are x, y, z; arrays and the ind
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import INTERPOLATION, axes_of, grid_of, image_of_crop, points_of_index
 from theraflow.nifti import Grid
@@ -79,7 +78,10 @@ def sample_on_grid(
 
 def nonzero_box(values: np.ndarray) -> Crop:
     """The box of an array (z, y, x) that holds all that is greater than 0; without voxels where nothing is."""
-    (box,) = ndimage.find_objects((values > 0).view(np.uint8), max_label=1)
-    if box is None:
+    inside = values > 0
+    planes = inside.any(axis=0)
+    if not planes.any():
         return (0, 0, 0), values[:0, :0, :0]
-    return tuple(part.start for part in box), values[box]
+    occupied = inside.any(axis=(1, 2)), planes.any(axis=1), planes.any(axis=0)
+    ends = [np.flatnonzero(axis)[[0, -1]].tolist() for axis in occupied]
+    return tuple(low for low, _ in ends), values[tuple(slice(low, high + 1) for low, high in ends)]

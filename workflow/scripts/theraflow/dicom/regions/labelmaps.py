@@ -90,7 +90,10 @@ def _labels(array: np.ndarray, source: Grid, grid: Grid, path: Path) -> Iterator
     start, box = nonzero_box(array)
     values = np.unique(box[box > 0])
     # Numbered one after the other, for labels may be as large as 2^31.
-    numbered = np.searchsorted(values, box, side="right").astype(np.uint16 if len(values) < 65536 else np.int32)
+    # Slice by slice: the numbers are first made as eight bytes a voxel.
+    numbered = np.empty(box.shape, np.min_scalar_type(len(values)))
+    for numbers, labels in zip(numbered, box, strict=True):
+        numbers[...] = np.searchsorted(values, labels, side="right")
     first, sampled = sample_on_grid(start, numbered, source, grid, "nearest")
     found = ndimage.find_objects(sampled, max_label=len(values))
     for number, (value, place) in enumerate(zip(values, found, strict=True), start=1):

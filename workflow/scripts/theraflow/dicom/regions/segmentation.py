@@ -14,6 +14,7 @@ from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
 
 if TYPE_CHECKING:
+    from highdicom import VolumeGeometry
     from highdicom.seg import Segmentation
 
 logger = logging.getLogger(__name__)
@@ -45,22 +46,59 @@ def segment_regions(dataset: Dataset, path: Path, grid: Grid) -> Iterator[tuple[
     if geometry is not None and geometry.spatial_shape[0] > _MOST_SLICES:
         raise TheraflowError(f"The frames of {path} lie at positions that are damaged; export it again.")
     uneven = _UnevenFrames(segmentation, path) if geometry is None else None
+    slices = {} if geometry is None else _slices_of_segments(segmentation, geometry)
     for number in segmentation.segment_numbers:
         name = str(segmentation.get_segment_description(number).get("SegmentLabel", "")).strip() or f"segment {number}"
         if uneven:
             source, start, values = uneven.on_even_slices(number)
+        elif number in slices:
+            source, start, values = _on_own_slices(segmentation, number, slices[number], fractional)
         else:
-            kind = np.float32 if fractional else np.uint8
-            volume = segmentation.get_volume(segment_numbers=[number], dtype=kind, allow_missing_positions=True)
-            start, values = nonzero_box(volume.array[..., 0])
-            # The affine maps (slice, row, column); axes may be left-handed here as well as there.
-            affine = np.asarray(volume.affine)[:3, [2, 1, 0, 3]]
-            spacing = np.linalg.norm(affine[:, :3], axis=0)
-            source = grid_of_axes(np.array(volume.spatial_shape[::-1]), spacing, affine[:, 3], affine[:, :3] / spacing)
+            values = np.zeros((0, 0, 0))
         if values.size:
             yield name, inside_on_grid(start, values, source, grid, "linear" if fractional else "nearest")
         else:
             logger.warning("Segment '%s' of %s is empty and is left out.", name, path)
+
+
+def _slices_of_segments(segmentation: "Segmentation", geometry: "VolumeGeometry") -> dict[int, tuple[int, int]]:
+    """The first slice and the one behind the last that have a frame of a segment, or pixels of it in a label map."""
+    shared, *_ = segmentation.SharedFunctionalGroupsSequence
+    frames = segmentation.PerFrameFunctionalGroupsSequence
+    positions = [_group(shared, frame, "PlanePositionSequence").ImagePositionPatient for frame in frames]
+    slices = geometry.map_reference_to_indices(np.array(positions, float), round_output=True)[:, 0].tolist()
+    found: dict[int, tuple[int, int]] = {}
+    for number, (frame, k) in enumerate(zip(frames, slices, strict=True), start=1):
+        if segmentation.SegmentationType == "LABELMAP":
+            segments = np.flatnonzero(np.bincount(segmentation.get_stored_frame(number).ravel())).tolist()
+        else:
+            segments = [int(_group(shared, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)]
+        for segment in segments:
+            first, behind = found.get(segment, (k, k + 1))
+            found[segment] = min(first, k), max(behind, k + 1)
+    return found
+
+
+def _on_own_slices(
+    segmentation: "Segmentation", number: int, slices: tuple[int, int], fractional: bool
+) -> tuple[Grid, tuple[int, int, int], np.ndarray]:
+    """A segment of evenly spaced slices: the grid of its own slices, and a box of it with the voxels."""
+    label_map = segmentation.SegmentationType == "LABELMAP"
+    volume = segmentation.get_volume(
+        segment_numbers=[number],
+        combine_segments=label_map,  # of a single segment this is a mask, too, and much faster
+        relabel=label_map,
+        slice_start=slices[0],
+        slice_end=slices[1],
+        as_indices=True,
+        dtype=np.float32 if fractional else np.uint8,
+        allow_missing_positions=True,
+    )
+    # The affine maps (slice, row, column); axes may be left-handed here as well as there.
+    affine = np.asarray(volume.affine)[:3, [2, 1, 0, 3]]
+    spacing = np.linalg.norm(affine[:, :3], axis=0)
+    source = grid_of_axes(np.array(volume.spatial_shape[::-1]), spacing, affine[:, 3], affine[:, :3] / spacing)
+    return source, *nonzero_box(volume.array if label_map else volume.array[..., 0])
 
 
 class _UnevenFrames:

@@ -248,7 +248,12 @@ def serve(place: Path, listener: socket.socket) -> None:
 def _remove(place: Path) -> None:
     """Remove a worker's socket, so that nobody calls it, and its temporary files."""
     _socket_of(place).unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    # Moved away first: a network at work in another thread would write new files into what is being removed.
+    moved = place.with_suffix(".removed")
+    shutil.rmtree(moved, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        place.rename(moved)
+    shutil.rmtree(moved, ignore_errors=True)
 
 
 def _remove_all(place: Path) -> None:
