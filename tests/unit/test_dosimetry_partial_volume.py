@@ -9,18 +9,17 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theraflow.dosimetry.partial_volume import (
+from theraflow.dosimetry.activity.partial_volume import (
     FWHM_PER_SD,
-    Region,
     activity_sensitivity,
     equivalent_radius_mm,
     mean_concentration,
-    occupancy,
     recovered_concentration,
     sphere_edge,
     sphere_recovery,
     volume_cv,
 )
+from theraflow.dosimetry.activity.regions import Region, occupancy
 from theraflow.images import from_array
 
 

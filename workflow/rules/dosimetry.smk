@@ -1,20 +1,56 @@
 # From activity to absorbed dose: measured nuclide, predicted therapy nuclide, cycles, dose map.
 
-DENSITIES = RESOURCES / "tissue_densities.csv"
-S_VALUES = [
-    RESOURCES / "sphere_s_177Lu.csv",
-    RESOURCES / "point_kernel_90Y.csv",
-    DENSITIES,
+DENSITIES = [
+    RESOURCES / "tissue_densities.csv",
+    RESOURCES / "organ_reference_masses.csv",
 ]
+S_VALUES = [
+    *sorted((RESOURCES / "kernels").glob("*.tsv")),
+    *DENSITIES,
+    *filter(None, [config["dosimetry"]["s_values"]]),
+]
+RECOVERY = list(filter(None, [config["dosimetry"]["recovery"]]))
+
+
+# Planar views: what each region counts in them, by its masks and the CT of another scan of the patient.
+rule measure_planar:
+    input:
+        planar=get_planar_images,
+        images=get_patient_images,
+        organs=get_patient_organs,
+        alignments=get_patient_alignments,
+        lesions=f"{PATIENT}/lesions/lesions.tsv",
+        coefficients=RESOURCES / "attenuation_coefficients.csv",
+    output:
+        table=f"{PATIENT}/dosimetry/planar.tsv",
+    log:
+        f"{LOGS}/{{patient}}/measure_planar.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/measure_planar.benchmark.tsv"
+    priority: 4
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+    params:
+        scans=get_all_scan_rows,
+        settings=config["dosimetry"],
+        results=get_results,
+        code=code_digest("theraflow.dosimetry.activity.planar"),
+    script:
+        "../scripts/measure_planar.py"
 
 
 rule activity:
     input:
         images=get_patient_images,
+        planar=get_planar_table,
         organs=get_patient_organs,
         alignments=get_patient_alignments,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         densities=DENSITIES,
+        marrow=RESOURCES / "marrow_reference.csv",
+        recovery=RECOVERY,
     output:
         curves=f"{PATIENT}/dosimetry/curves.tsv",
     log:
@@ -27,10 +63,11 @@ rule activity:
     resources:
         mem_mb=2000,
     params:
-        scans=get_scan_rows,
+        scans=get_all_scan_rows,
         settings=config["dosimetry"],
+        blood=get_blood,
         results=get_results,
-        code=code_digest("theraflow.dosimetry"),
+        code=code_digest("theraflow.dosimetry.activity"),
     script:
         "../scripts/measure_activity.py"
 
@@ -39,9 +76,16 @@ rule doses:
     input:
         curves=f"{PATIENT}/dosimetry/curves.tsv",
         images=get_patient_images,
+        planar=get_planar_images,
         s_values=S_VALUES,
+        population=RESOURCES / "population_kinetics.csv",
+        marrow=RESOURCES / "marrow_reference.csv",
+        recovery=RECOVERY,
     output:
         doses=f"{PATIENT}/dosimetry/doses.tsv",
+        administrations=f"{PATIENT}/dosimetry/administrations.tsv",
+        uncertainty=f"{PATIENT}/dosimetry/uncertainty.tsv",
+        fitted=f"{PATIENT}/dosimetry/fitted.tsv",
         cycles=f"{PATIENT}/dosimetry/cycles.tsv",
     log:
         f"{LOGS}/{{patient}}/doses.log",
@@ -51,29 +95,69 @@ rule doses:
     conda:
         "../../environment.yml"
     params:
-        scans=get_scan_rows,
+        scans=get_all_scan_rows,
         settings=config["dosimetry"],
         therapy_nuclide=get_therapy_nuclide,
-        cycles=lambda wildcards: [
-            row for row in CYCLES if row["patient"] == wildcards.patient
-        ],
+        cycles=get_cycles,
         results=get_results,
-        code=code_digest("theraflow.dosimetry"),
+        code=code_digest("theraflow.dosimetry.doses"),
     script:
         "../scripts/compute_doses.py"
 
 
-rule dose_map:
+rule plan:
     input:
         doses=f"{PATIENT}/dosimetry/doses.tsv",
-        densities=DENSITIES,
+        administrations=f"{PATIENT}/dosimetry/administrations.tsv",
+        cycles=f"{PATIENT}/dosimetry/cycles.tsv",
+    output:
+        course=f"{PATIENT}/dosimetry/course.tsv",
+        plan=f"{PATIENT}/dosimetry/plan.tsv",
+        summary=f"{PATIENT}/dosimetry/plan.json",
+    log:
+        f"{LOGS}/{{patient}}/plan.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/plan.benchmark.tsv"
+    priority: 5
+    conda:
+        "../../environment.yml"
+    params:
+        settings={
+            key: config["dosimetry"].get(key)
+            for key in (
+                "organs",
+                "radiobiology",
+                "limits",
+                "planned_cycles",
+                "tumour_dose_gy",
+            )
+        },
+        therapy_nuclide=get_therapy_nuclide,
+        cycles=get_cycles,
+        results=get_results,
+        code=code_digest("theraflow.dosimetry.planning"),
+    script:
+        "../scripts/plan_therapy.py"
+
+
+# Beside its outputs stands the map of the measured nuclide, whose name only the DICOM files know.
+rule dose_map:
+    input:
+        curves=f"{PATIENT}/dosimetry/curves.tsv",
+        doses=f"{PATIENT}/dosimetry/doses.tsv",
+        administrations=f"{PATIENT}/dosimetry/administrations.tsv",
+        kernels=sorted((RESOURCES / "kernels").glob("*.tsv")),
+        densities=[*DENSITIES, RESOURCES / "ct_densities.csv"],
         images=get_patient_images,
         organs=get_patient_organs,
         alignments=get_patient_alignments,
+        transforms=get_patient_transforms,
+        lesions=f"{PATIENT}/lesions/lesions.tsv",
     output:
         image=f"{PATIENT}/dosimetry/dose_gy_per_gbq.nii.gz",
         sidecar=f"{PATIENT}/dosimetry/dose_gy_per_gbq.json",
         dvh=f"{PATIENT}/dosimetry/dvh.tsv",
+        regions=f"{PATIENT}/dosimetry/map_doses.tsv",
     log:
         f"{LOGS}/{{patient}}/dose_map.log",
     benchmark:
@@ -82,12 +166,12 @@ rule dose_map:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],
         therapy_nuclide=get_therapy_nuclide,
         results=get_results,
-        code=code_digest("theraflow.dosimetry"),
+        code=code_digest("theraflow.dosimetry.maps"),
     script:
         "../scripts/map_dose.py"

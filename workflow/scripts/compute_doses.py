@@ -3,7 +3,7 @@
 from theraflow.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from theraflow.dosimetry import compute_doses
+    from theraflow.dosimetry.doses import compute_doses
     from theraflow.layout import PatientFolder, Scan
 
     params = snakemake.params

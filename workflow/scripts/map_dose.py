@@ -1,9 +1,9 @@
-"""Dose map of the therapy nuclide in Gy/GBq, and its dose-volume histograms."""
+"""Dose maps in Gy/GBq of the therapy nuclide and the measured one, their histograms and the doses of the regions."""
 
 from theraflow.job import job
 
 with job(snakemake.log[0], snakemake.threads):
-    from theraflow.dosimetry import compute_dose_map
+    from theraflow.dosimetry.maps import compute_dose_map
     from theraflow.layout import PatientFolder, Scan
 
     params = snakemake.params

@@ -1,109 +1,16 @@
-"""Partial-volume effect: which part of a voxel belongs to a region, and what a blurred image hides.
+"""Partial-volume effect: what a blurred image hides. Arrays are indexed z, y, x."""
 
-Arrays are indexed z, y, x. A region is kept as its fractions of voxels in a box of the emission grid.
-"""
-
-import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.integrate
 import scipy.ndimage
 import scipy.special
-import SimpleITK as sitk
 
-from theraflow.images import resample, same_grid, to_array
+from theraflow.dosimetry.activity.regions import Region, grow
 
 FWHM_PER_SD = 2.0 * math.sqrt(2.0 * math.log(2.0))
-FINEST_DIVISION = 8  # parts of a voxel along an axis
-Box = tuple[slice, slice, slice]
-
-
-@dataclass(frozen=True)
-class Region:
-    """A region on the emission grid.
-
-    Attributes:
-        name, kind: as in curves.tsv; kind is `organ` or `lesion`.
-        box: slices (z, y, x) of the emission grid that enclose the region.
-        fraction: for every voxel of the box the part that belongs to the region, 0 to 1.
-    """
-
-    name: str
-    kind: str
-    box: Box
-    fraction: np.ndarray
-
-    def volume_ml(self, voxel_ml: float) -> float:
-        """Volume inside the emission image in mL."""
-        return float(self.fraction.sum()) * voxel_ml
-
-    def within(self, box: Box) -> np.ndarray:
-        """Fractions of the region in the voxels of another box of the same grid."""
-        result = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
-        here, there = [], []
-        for own, other in zip(self.box, box, strict=True):
-            start, stop = max(own.start, other.start), min(own.stop, other.stop)
-            if start >= stop:
-                return result
-            here.append(slice(start - other.start, stop - other.start))
-            there.append(slice(start - own.start, stop - own.start))
-        result[tuple(here)] = self.fraction[tuple(there)]
-        return result
-
-
-def occupancy(mask: sitk.Image, grid: sitk.Image) -> tuple[Box, np.ndarray] | None:
-    """The part of every voxel of `grid` that lies in `mask`.
-
-    Voxels of `grid` are divided until the parts are as fine as the voxels of `mask` (at most 8 along an
-    axis). The mask is read at the centres of the parts, interpolated linearly, so that it is not shifted
-    where centres fall between its voxels. On its own grid the mask is taken as it is.
-
-    Args:
-        mask: non-zero inside the region, on any grid.
-        grid: the emission image; only its geometry is used.
-
-    Returns:
-        Box and fractions (float32, z, y, x), or None where the mask is empty or outside `grid`.
-    """
-    filled = np.nonzero(to_array(mask))
-    if not filled[0].size:
-        return None
-    low = np.array([axis.min() for axis in filled])[::-1] - 1.0
-    high = np.array([axis.max() for axis in filled])[::-1] + 1.0
-    corners = [
-        grid.TransformPhysicalPointToContinuousIndex(mask.TransformContinuousIndexToPhysicalPoint(list(corner)))
-        for corner in itertools.product(*zip(low.tolist(), high.tolist(), strict=True))
-    ]
-    start = np.maximum(np.floor(np.min(corners, axis=0) + 0.5).astype(int), 0)
-    stop = np.minimum(np.ceil(np.max(corners, axis=0) + 0.5).astype(int), grid.GetSize())
-    if np.any(start >= stop):
-        return None
-    own = same_grid(mask, grid)
-    wanted = np.ceil(np.array(grid.GetSpacing()) / min(mask.GetSpacing()))
-    division = np.ones(3, dtype=int) if own else np.clip(wanted, 1, FINEST_DIVISION).astype(int)
-    parts = sitk.Image([int(n) for n in (stop - start) * division], sitk.sitkUInt8)
-    parts.SetSpacing((np.array(grid.GetSpacing()) / division).tolist())
-    parts.SetDirection(grid.GetDirection())
-    parts.SetOrigin(grid.TransformContinuousIndexToPhysicalPoint((start - 0.5 + 0.5 / division).tolist()))
-    binary = sitk.Cast(mask != 0, sitk.sitkFloat32)
-    values = to_array(resample(binary, parts, interpolation="nearest" if own else "linear"))
-    shape = np.stack([(stop - start)[::-1], division[::-1]], axis=1).ravel()
-    fraction = values.reshape(shape).mean(axis=(1, 3, 5))
-    if not fraction.any():
-        return None
-    return tuple(slice(int(a), int(b)) for a, b in zip(start[::-1], stop[::-1], strict=True)), fraction
-
-
-def grow(box: Box, margin_mm: float, spacing_zyx: Sequence[float], shape: Sequence[int]) -> Box:
-    """`box` with a margin on all sides, as far as the image goes."""
-    margin = [math.ceil(margin_mm / spacing) for spacing in spacing_zyx]
-    return tuple(
-        slice(max(0, part.start - more), min(length, part.stop + more))
-        for part, more, length in zip(box, margin, shape, strict=True)
-    )
 
 
 def mean_concentration(values: np.ndarray, region: Region) -> float:

@@ -1,0 +1,1 @@
+"""Absorbed dose per decay: transport in water, radial kernels, spheres and voxels."""
