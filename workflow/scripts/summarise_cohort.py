@@ -8,6 +8,9 @@ with job(snakemake.log[0], snakemake.threads):
     from theraflow.cohort import summarise_cohort
     from theraflow.layout import PatientFolder
 
-    folders = [PatientFolder(snakemake.params.results, patient) for patient in snakemake.params.patients]
+    params, sheets = snakemake.params, snakemake.input
+    folders = [PatientFolder(params.results, patient) for patient in params.patients]
     output = Path(snakemake.output.lesions).parent
-    summarise_cohort(folders, output, snakemake.params.settings, snakemake.input.patients or None)
+    summarise_cohort(
+        folders, output, params.settings, sheets.patients or None, params.cycles, sheets.expression or None
+    )

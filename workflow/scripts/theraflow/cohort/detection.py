@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from theraflow.cohort.statistics import BASELINE, CONFIDENCE
+from theraflow.cohort.clusters import CONFIDENCE
+from theraflow.cohort.comparisons import BASELINE
 
-COLUMNS = ("tracer", "n_positive", "n_lesions", "n_patients", "rate", "ci_low", "ci_high")
+COLUMNS = (
+    "tracer", "n_positive", "n_lesions", "n_patients", "rate", "ci_low", "ci_high", "design_effect", "ci_low_clustered",
+    "ci_high_clustered",
+)  # fmt: skip
 
 
 def wilson_interval(positive: int, total: int) -> tuple[float, float, float]:
@@ -17,6 +21,32 @@ def wilson_interval(positive: int, total: int) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     interval = stats.binomtest(positive, total).proportion_ci(CONFIDENCE, method="wilson")
     return positive / total, float(interval.low), float(interval.high)
+
+
+def clustered_wilson_interval(positive: np.ndarray, totals: np.ndarray) -> tuple[float, float, float]:
+    """Design effect of lesions clustered in patients, and the Wilson interval with as many fewer lesions.
+
+    Rao & Scott, Biometrics 1992;48:577: the variance of the ratio sum x_i / sum n_i over patients, over that of as many
+    independent lesions; here never below 1. NaN for one patient, and where all lesions are positive or none is: these
+    show no variance between patients, and so do not tell how much they are alike.
+
+    Args:
+        positive, totals: x_i and n_i, the lesions positive and all lesions of each patient, shape (patients,).
+
+    Returns:
+        Design effect, lower and upper limit of the 95 % interval.
+    """
+    count, total = len(totals), totals.sum()
+    rate = positive.sum() / total if total else np.nan
+    if count < 2 or not 0 < rate < 1:
+        return np.nan, np.nan, np.nan
+    between = count / (count - 1) * ((positive - rate * totals) ** 2).sum() / total**2
+    effect = max(1.0, float(between / (rate * (1 - rate) / total)))
+    # binomtest takes whole lesions only; the formula is Wilson's with n / effect in place of n.
+    n, z = total / effect, stats.norm.ppf((1 + CONFIDENCE) / 2)
+    centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return effect, float(low), float(high)
 
 
 def count_detection(lesions: pd.DataFrame, tracers: Sequence[str]) -> pd.DataFrame:
@@ -53,11 +83,12 @@ def count_detection(lesions: pd.DataFrame, tracers: Sequence[str]) -> pd.DataFra
 
 
 def _count(name: str, positive: pd.Series) -> tuple[object, ...]:
-    patients = positive.index.get_level_values("patient").nunique()
+    by_patient = positive.groupby(level="patient").agg(["sum", "size"]).to_numpy(float)
     return (
         name,
         int(positive.sum()),
         len(positive),
-        patients,
+        len(by_patient),
         *wilson_interval(int(positive.sum()), len(positive)),
+        *clustered_wilson_interval(*by_patient.T),
     )

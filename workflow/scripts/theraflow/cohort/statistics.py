@@ -1,142 +1,88 @@
-"""Paired tests, effects with intervals, normality and description: `statistics.tsv`."""
+"""Description, paired tests, agreement and association, over lesions and over patients: `statistics.tsv`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from theraflow.cohort.agreement import Estimate, clustered_agreement, concordance, limits_of_agreement, spearman
+from theraflow.cohort.clusters import CONFIDENCE, FEWEST_PATIENTS, Resampled, resample_patients
+from theraflow.cohort.comparisons import (
+    BASELINE,
+    MEASURES,
+    Comparison,
+    Kind,
+    follow_ups,
+    pair_timepoints,
+    pair_tracers,
+)
+from theraflow.cohort.paired import (
+    Test,
+    clustered_shift,
+    hodges_lehmann,
+    holm,
+    mean_shift,
+    rank_biserial,
+    rosner_glynn_lee,
+    shapiro_wilk,
+    sign_flip,
+    wilcoxon,
+)
+
+__all__ = [
+    "BASELINE", "COLUMNS", "CONFIDENCE", "MEASURES", "compare_pairs", "compute_statistics", "describe_values",
+    "follow_ups", "pair_timepoints", "pair_tracers",
+]  # fmt: skip
 
 COLUMNS = (
     "comparison", "group", "n", "median_a", "range_a", "median_b", "range_b", "test", "statistic", "p_value",
     "effect", "ci_low", "ci_high", "n_patients", "mean_a", "sd_a", "mean_b", "sd_b", "effect_name",
-    "smallest_p_value", "note",
+    "smallest_p_value", "family", "p_holm", "bootstrap_low", "bootstrap_high", "note",
 )  # fmt: skip
 
-CONFIDENCE = 0.95
-# Up to here the distribution without ties is enumerated, as scipy and R do; and with ties all 2^n sign
-# patterns are.
-EXACT_RANKS, EXACT_TIED_RANKS, EXACT_SIGN_FLIPS = 50, 13, 16
-SIGN_FLIP_DRAWS = 99_999
-# Differences of SUVs that are equal on paper differ in the 16th digit; a rank test must see them as ties.
-TIE_DECIMALS = 10
+POOLED, CLUSTERED, PATIENTS = "lesions, pooled", "lesions, clustered by patient", "patients"
+NAIVE = "naive: treats lesions of one patient as independent"
+SIGNIFICANT = 0.05
+_NO_TEST = Test("", np.nan, np.nan)
+
+Row = dict[str, object]
 
 
-@dataclass(frozen=True)
-class Test:
-    """Result of a test. Where it is not defined, `statistic` and `p_value` are NaN and `note` says why."""
-
-    name: str
-    statistic: float
-    p_value: float
-    smallest_p_value: float = np.nan
-    note: str = ""
-
-
-def wilcoxon(difference: np.ndarray) -> Test:
-    """Wilcoxon signed-rank test, two-sided, zero differences discarded.
-
-    Exact without ties up to n = 50 and with ties up to n = 13; otherwise the normal approximation with tie
-    correction and without continuity correction. The statistic is the smaller of the two rank sums.
+def compute_statistics(
+    lesions: pd.DataFrame, doses: pd.DataFrame, tracers: Sequence[str], comparisons: Sequence[Comparison]
+) -> pd.DataFrame:
+    """The whole of `statistics.tsv`.
 
     Args:
-        difference: paired differences, shape (n,).
-    """
-    difference = np.round(difference, TIE_DECIMALS)
-    nonzero = difference[difference != 0]
-    n, name = len(nonzero), "Wilcoxon signed-rank"
-    if n == 0:
-        reason = "all pairs are equal" if len(difference) else "no pairs"
-        return Test(name, np.nan, np.nan, note=f"not computable: {reason}")
-    zeros = len(difference) - n
-    note = f"{zeros} pairs without difference left out of the ranks" if zeros else ""
-    tied = len(np.unique(np.abs(nonzero))) < n
-    smallest = 2.0 ** (1 - n)
-    if not tied and n <= EXACT_RANKS:
-        name, method = f"{name}, exact", "exact"
-    elif n <= EXACT_TIED_RANKS:
-        name, method = f"{name}, exact with ties", stats.PermutationMethod(n_resamples=2**n)
-    else:
-        name, method, smallest = f"{name}, normal approximation", "asymptotic", np.nan
-    result = stats.wilcoxon(nonzero, method=method)
-    return Test(name, float(result.statistic), float(result.pvalue), smallest, note)
-
-
-def sign_flip(difference: np.ndarray) -> Test:
-    """Sign-flip (Fisher-Pitman) test of the mean of independent paired differences, two-sided.
-
-    All 2^n sign patterns up to n = 16, random ones (fixed seed) above. Its smallest attainable p is 2 / 2^n.
-
-    Args:
-        difference: one difference per independent unit (patient), shape (n,).
-    """
-    n, name = len(difference), "sign-flip of patient means"
-    if n == 0:
-        return Test(f"{name}, exact", np.nan, np.nan, note="not computable: no patients")
-    if n == 1:  # scipy refuses a single observation; both sign patterns are as extreme
-        return Test(f"{name}, exact", float(difference[0]), 1.0, 1.0)
-    exact = n <= EXACT_SIGN_FLIPS
-    result = stats.permutation_test(
-        (difference,),
-        lambda sample, axis: np.mean(sample, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=2**n if exact else SIGN_FLIP_DRAWS,
-        batch=10_000,
-        rng=np.random.default_rng(0),
-    )
-    name = f"{name}, exact" if exact else f"{name}, {SIGN_FLIP_DRAWS} random draws"
-    smallest = 2.0 ** (1 - n) if exact else 2 / (SIGN_FLIP_DRAWS + 1)
-    return Test(name, float(result.statistic), float(result.pvalue), smallest)
-
-
-def shapiro_wilk(values: np.ndarray) -> Test:
-    """Shapiro-Wilk test of normality; needs three values that are not all equal."""
-    name = "Shapiro-Wilk"
-    if len(values) < 3:
-        return Test(name, np.nan, np.nan, note="not computable: fewer than 3 values")
-    if np.ptp(values) == 0:
-        return Test(name, np.nan, np.nan, note="not computable: all values are equal")
-    result = stats.shapiro(values)
-    note = "p is approximate for more than 5000 values" if len(values) > 5000 else ""
-    return Test(name, float(result.statistic), float(result.pvalue), note=note)
-
-
-def hodges_lehmann(difference: np.ndarray) -> tuple[float, float, float]:
-    """Hodges-Lehmann estimate of the paired difference, and its interval from the signed-rank distribution.
-
-    The median of the Walsh averages (d_i + d_j) / 2, i <= j, of all differences, zeros too; the 95 %
-    interval by inverting the signed-rank test (Hollander & Wolfe, Nonparametric Statistical Methods,
-    sections 3.2 and 3.3): exact up to n = 50, normal approximation above. With n < 6 no two-sided 95 %
-    interval exists: NaN.
+        lesions: as `read_lesions` returns it.
+        doses: `doses.tsv` of the cohort.
+        tracers: SUV tracers in the order of the configuration.
+        comparisons: as `find_comparisons` returns them.
 
     Returns:
-        Estimate, lower and upper limit; NaN where not defined.
+        One row per description, test or effect, columns `COLUMNS`. Tests of one kind over one group of values are a
+        family, within which `p_holm` is adjusted for their number.
     """
-    n = len(difference)
-    if n == 0:
-        return np.nan, np.nan, np.nan
-    walsh = np.sort(np.concatenate([(difference[i:] + difference[i]) / 2 for i in range(n)]))
-    rank = _signed_rank_quantile(n, (1 - CONFIDENCE) / 2)
-    low, high = (walsh[rank - 1], walsh[len(walsh) - rank]) if rank >= 1 else (np.nan, np.nan)
-    return float(np.median(walsh)), float(low), float(high)
+    rows: list[Row] = []
+    baseline = lesions[lesions["timepoint"] == BASELINE]
+    for tracer in tracers:
+        seen = baseline[(baseline["tracer"] == tracer) & (baseline["positive"] == 1)]
+        for measure, column in MEASURES:
+            rows.append(describe_values(f"{measure} of {tracer}, {BASELINE}", "positive lesions", seen, column))
+    for comparison in comparisons:
+        if comparison.kind is Kind.ASSOCIATION:
+            rows += associate_pairs(comparison.name, comparison.pairs, comparison.note)
+            continue
+        rows += compare_pairs(comparison.name, comparison.pairs, comparison.note)
+        if comparison.kind is Kind.TRACERS:
+            rows += measure_agreement(comparison.name, comparison.pairs, comparison.note)
+    table = pd.DataFrame(rows + _describe_doses(doses), columns=list(COLUMNS))
+    for _, own in table[table["family"].notna() & table["p_value"].notna()].groupby("family"):
+        table.loc[own.index, "p_holm"] = holm(own["p_value"].to_numpy(float))
+    return table
 
 
-def _signed_rank_quantile(n: int, alpha: float) -> int:
-    """Largest k with P(W+ <= k - 1) <= alpha under the null hypothesis; 0 where there is none."""
-    if n > EXACT_RANKS:
-        mean, sd = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(np.floor(mean + stats.norm.ppf(alpha) * sd))
-    probability = np.ones(1)
-    for rank in range(1, n + 1):
-        step = np.zeros(rank + 1)
-        step[[0, rank]] = 0.5
-        probability = np.convolve(probability, step)
-    # Sums of powers of 1/2 are exact up to n = 50, so no tolerance is needed.
-    return int(np.searchsorted(np.cumsum(probability), alpha, side="right"))
-
-
-def describe(values: np.ndarray, side: str) -> dict[str, object]:
+def describe(values: np.ndarray, side: str) -> Row:
     """Median, range, mean and standard deviation (n - 1) of `values`, for the columns of side `a` or `b`."""
     if len(values) == 0:
         return {}
@@ -149,7 +95,7 @@ def describe(values: np.ndarray, side: str) -> dict[str, object]:
     }
 
 
-def describe_values(comparison: str, group: str, values: pd.DataFrame, column: str) -> dict[str, object]:
+def describe_values(comparison: str, group: str, values: pd.DataFrame, column: str) -> Row:
     """One row: description of `values[column]` and its Shapiro-Wilk test.
 
     Args:
@@ -159,56 +105,158 @@ def describe_values(comparison: str, group: str, values: pd.DataFrame, column: s
     """
     present = values.dropna(subset=[column])
     sample = present[column].to_numpy(float)
-    left_out = len(values) - len(present)
-    return _row(
-        comparison, group, present, shapiro_wilk(sample), describe(sample, "a"),
-        note=f"{left_out} without value left out" if left_out else "",
-    )  # fmt: skip
+    return _row(comparison, group, present, shapiro_wilk(sample), describe(sample, "a"), _left_out(values, present))
 
 
-def compare_pairs(comparison: str, pairs: pd.DataFrame, note: str) -> list[dict[str, object]]:
-    """Rows of one paired comparison: pooled over lesions, by patient, and normality of the differences.
+def compare_pairs(comparison: str, pairs: pd.DataFrame, note: str) -> list[Row]:
+    """Rows of one paired comparison: three tests, an effect size, and normality of the differences.
+
+    The tests are Wilcoxon's over all lesions, that of Rosner, Glynn and Lee over lesions clustered by patient, and the
+    sign-flip test over patients' means, each with the shift that belongs to it.
 
     Args:
         comparison: as in the table.
         pairs: columns `patient`, `a`, `b`, one lesion a row. The effect is a - b.
         note: which pairs these are.
     """
-    pairs = pairs.dropna(subset=["a", "b"])
-    means = pairs.groupby("patient", as_index=False)[["a", "b"]].mean()
+    present = pairs.dropna(subset=["a", "b"])
+    note = _join(note, _left_out(pairs, present))
+    means = present.groupby("patient", as_index=False)[["a", "b"]].mean()
+    difference, patients = (present["a"] - present["b"]).to_numpy(float), present["patient"].to_numpy()
+    of_means = (means["a"] - means["b"]).to_numpy(float)
+    interval = f"{CONFIDENCE:.0%} interval by inverting the test"
+    shift = f"Hodges-Lehmann difference a - b, {interval}"
     rows = []
-    for sample, group, test, remark in (
-        (pairs, "lesions, pooled", wilcoxon, "naive: treats lesions of one patient as independent"),
-        (means, "patients", sign_flip, "one mean a patient"),
-    ):
-        a, b = sample["a"].to_numpy(float), sample["b"].to_numpy(float)
-        estimate, low, high = hodges_lehmann(a - b)
-        row = _row(comparison, group, sample, test(a - b), describe(a, "a") | describe(b, "b"), note, remark)
-        few = 0 < len(sample) < 6
-        row |= {
-            "effect": estimate, "ci_low": low, "ci_high": high,
-            "effect_name": f"Hodges-Lehmann difference a - b, {CONFIDENCE:.0%} signed-rank interval",
-            "note": _join(row["note"], "fewer than 6 pairs: no 95 % interval exists" if few else ""),
-        }  # fmt: skip
+    for sample, group, test, effect, name, remark in (
+        (present, POOLED, wilcoxon(difference), hodges_lehmann(difference), shift, NAIVE),
+        (present, CLUSTERED, rosner_glynn_lee(difference, patients), clustered_shift(difference, patients), shift, ""),
+        (means, PATIENTS, sign_flip(of_means), mean_shift(of_means),
+         f"mean of patients' differences a - b, {interval}", "one mean a patient"),
+    ):  # fmt: skip
+        row = _row(comparison, group, sample, test, _both_sides(sample), note, remark, _reach(test, sample, group))
+        row |= dict(zip(("effect", "ci_low", "ci_high"), effect, strict=True), effect_name=name)
+        row["family"] = f"paired comparisons, {group}"
+        few = 0 < (len(sample) if group != CLUSTERED else len(means)) < 6
+        units = "patients" if group == CLUSTERED else "pairs"
+        row["note"] = _join(row["note"], f"fewer than 6 {units}: no 95 % interval exists" if few else "")
         rows.append(row)
-    difference = (pairs["a"] - pairs["b"]).to_numpy(float)
-    return [*rows, _row(f"{comparison}, difference", "lesions, pooled", pairs, shapiro_wilk(difference),
+    size = resample_patients(
+        lambda values, _: np.array([rank_biserial(values[:, 0])]), difference[:, None], patients, np.array([True])
+    )
+    rows.append(_effect_row(comparison, present, size, 0, "matched-pairs rank-biserial correlation", note))
+    return [*rows, _row(f"{comparison}, difference", POOLED, present, shapiro_wilk(difference),
                         describe(difference, "a"), note)]  # fmt: skip
 
 
-def _row(comparison: str, group: str, sample: pd.DataFrame, test: Test, description: dict[str, object],
-         *notes: str, note: str = "") -> dict[str, object]:  # fmt: skip
+def measure_agreement(comparison: str, pairs: pd.DataFrame, note: str) -> list[Row]:
+    """Rows of agreement: Spearman, Lin, bias and limits of agreement, each pooled (naive) and clustered by patient.
+
+    Args:
+        comparison, pairs, note: as `compare_pairs`.
+    """
+    pairs = pairs.dropna(subset=["a", "b"])
+    a, b = (pairs[side].to_numpy(float) for side in "ab")
+    names = ("Spearman's rho", "Lin's concordance correlation", "Bland-Altman bias a - b",
+             "Bland-Altman lower limit of agreement", "Bland-Altman upper limit of agreement")  # fmt: skip
+    pooled = (spearman(a, b)[0], concordance(a, b), *limits_of_agreement(a - b))
+    rows = [
+        _estimate_row(comparison, POOLED, pairs, estimate, name, note, NAIVE)
+        for name, estimate in zip(names, pooled, strict=True)
+    ]
+    if len(pairs) < 3:
+        return rows
+    clustered = resample_patients(
+        clustered_agreement,
+        np.column_stack([a, b]),
+        pairs["patient"].to_numpy(),
+        np.array([True, True, False, False, False]),
+    )
+    return rows + [_effect_row(comparison, pairs, clustered, k, name, note) for k, name in enumerate(names)]
+
+
+def associate_pairs(comparison: str, pairs: pd.DataFrame, note: str) -> list[Row]:
+    """Rows of association of a with b: Spearman over all pairs, with patients resampled, and over patients' means.
+
+    Args:
+        comparison, note: as `compare_pairs`.
+        pairs: columns `patient`, `a`, `b`; where each patient has one, only the row over patients is made.
+    """
+    present = pairs.dropna(subset=["a", "b"])
+    note = _join(note, _left_out(pairs, present))
+    means = present.groupby("patient", as_index=False)[["a", "b"]].mean()
+    name, rows = "Spearman's rho", []
+    if len(means) < len(present):
+        estimate, test = spearman(*present[["a", "b"]].to_numpy(float).T)
+        row = _estimate_row(comparison, POOLED, present, estimate, name, note, NAIVE, test=test)
+        rows.append(row | {"family": f"associations, {POOLED}"})
+        if len(present) >= 3:
+            clustered = resample_patients(
+                lambda values, index: clustered_agreement(values, index)[:1],
+                present[["a", "b"]].to_numpy(float), present["patient"].to_numpy(), np.array([True]),
+            )  # fmt: skip
+            rows.append(_effect_row(comparison, present, clustered, 0, name, note))
+    estimate, test = spearman(*means[["a", "b"]].to_numpy(float).T)
+    remark = "one mean a patient" if rows else ""
+    row = _estimate_row(
+        comparison, PATIENTS, means, estimate, name, note, remark, _reach(test, means, PATIENTS), test=test
+    )
+    return [*rows, row | {"family": f"associations, {PATIENTS}"}]
+
+
+def _estimate_row(
+    comparison: str, group: str, sample: pd.DataFrame, estimate: Estimate, name: str, *notes: str, test: Test = _NO_TEST
+) -> Row:
+    row = _row(comparison, group, sample, test, _both_sides(sample), *notes)
+    if estimate.note != test.note:
+        row["note"] = _join(row["note"], estimate.note)
+    limits = {"effect": estimate.value, "ci_low": estimate.low, "ci_high": estimate.high}
+    return row | limits | {"effect_name": name}
+
+
+def _effect_row(comparison: str, sample: pd.DataFrame, found: Resampled, k: int, name: str, note: str) -> Row:
+    """The k-th of the clustered effects, with its interval over patients."""
+    remark = "interval: jackknife of patients"
+    if sample["patient"].nunique() < FEWEST_PATIENTS:
+        remark = f"fewer than {FEWEST_PATIENTS} patients: no interval"
+    elif np.isnan(found.low[k]):
+        remark = "no interval: not defined without one of the patients"
+    row = _row(comparison, CLUSTERED, sample, _NO_TEST, _both_sides(sample), note, remark)
+    return row | {
+        "effect": found.estimate[k], "ci_low": found.low[k], "ci_high": found.high[k], "effect_name": name,
+        "bootstrap_low": found.bootstrap_low[k], "bootstrap_high": found.bootstrap_high[k],
+    }  # fmt: skip
+
+
+def _reach(test: Test, sample: pd.DataFrame, group: str) -> str:
+    """A warning where no result of so few patients (or, pooled, lesions) could be significant."""
+    if np.isnan(test.p_value) or not test.smallest_p_value > SIGNIFICANT:
+        return ""
+    number, unit = (len(sample), "pair") if group == POOLED else (sample["patient"].nunique(), "patient")
+    few = f"{number} {unit}" + ("" if number == 1 else "s")
+    return f"with {few} no p below {test.smallest_p_value:.3g} can be reached"
+
+
+def _both_sides(sample: pd.DataFrame) -> Row:
+    return describe(sample["a"].to_numpy(float), "a") | describe(sample["b"].to_numpy(float), "b")
+
+
+def _left_out(values: pd.DataFrame, present: pd.DataFrame) -> str:
+    missing = len(values) - len(present)
+    return f"{missing} without value left out" if missing else ""
+
+
+def _row(comparison: str, group: str, sample: pd.DataFrame, test: Test, description: Row, *notes: str) -> Row:
     return {
         "comparison": comparison,
         "group": group,
         "n": len(sample),
         "n_patients": sample["patient"].nunique(),
         **description,
-        "test": test.name,
+        "test": test.name or None,
         "statistic": test.statistic,
         "p_value": test.p_value,
         "smallest_p_value": test.smallest_p_value,
-        "note": _join(*notes, note, test.note),
+        "note": _join(*notes, test.note),
     }
 
 
@@ -216,66 +264,7 @@ def _join(*notes: object) -> str:
     return "; ".join(str(note) for note in notes if note)
 
 
-MEASURES: Sequence[tuple[str, str]] = (("SUVpeak", "suv_peak"), ("TBR", "tbr"))
-BASELINE = "baseline"
-
-
-def compute_statistics(lesions: pd.DataFrame, doses: pd.DataFrame, tracers: Sequence[str]) -> pd.DataFrame:
-    """The whole of `statistics.tsv`.
-
-    Args:
-        lesions: as `read_lesions` returns it.
-        doses: `doses.tsv` of the cohort.
-        tracers: SUV tracers in the order of the configuration; the first two are compared.
-
-    Returns:
-        One row per description or test, columns `COLUMNS`.
-    """
-    rows: list[dict[str, object]] = []
-    baseline = lesions[lesions["timepoint"] == BASELINE]
-    for tracer in tracers:
-        seen = baseline[(baseline["tracer"] == tracer) & (baseline["positive"] == 1)]
-        for measure, column in MEASURES:
-            rows.append(describe_values(f"{measure} of {tracer}, {BASELINE}", "positive lesions", seen, column))
-    for measure, column in MEASURES:
-        if len(tracers) > 1:
-            pairs = pair_tracers(lesions, tracers[0], tracers[1], column)
-            comparison = f"{measure}, {tracers[0]} (a) and {tracers[1]} (b), {BASELINE}"
-            rows += compare_pairs(comparison, pairs, "lesions positive on both")
-        for tracer, later in follow_ups(lesions, tracers):
-            pairs = pair_timepoints(lesions, tracer, later, column)
-            comparison = f"{measure} of {tracer}, {later} (a) and {BASELINE} (b)"
-            rows += compare_pairs(comparison, pairs, f"lesions positive at {BASELINE} and measured at both")
-    return pd.DataFrame(rows + _describe_doses(doses), columns=list(COLUMNS))
-
-
-def follow_ups(lesions: pd.DataFrame, tracers: Sequence[str]) -> list[tuple[str, str]]:
-    """(tracer, time point) of all that was measured after baseline, in the order of tracers and table."""
-    later = lesions[(lesions["timepoint"] != BASELINE) & lesions["tracer"].isin(tracers)]
-    found = later[["tracer", "timepoint"]].drop_duplicates().itertuples(index=False)
-    return sorted(((row.tracer, row.timepoint) for row in found), key=lambda pair: list(tracers).index(pair[0]))
-
-
-def pair_tracers(lesions: pd.DataFrame, first: str, second: str, column: str) -> pd.DataFrame:
-    """Lesions positive on both tracers at baseline: `patient`, `lesion`, `a` (first), `b` (second)."""
-    seen = lesions[(lesions["timepoint"] == BASELINE) & (lesions["positive"] == 1)]
-    return _pairs(seen[seen["tracer"] == first], seen[seen["tracer"] == second], column)
-
-
-def pair_timepoints(lesions: pd.DataFrame, tracer: str, later: str, column: str) -> pd.DataFrame:
-    """Lesions positive at baseline and measured again: `patient`, `lesion`, `a` (later), `b` (baseline)."""
-    own = lesions[lesions["tracer"] == tracer]
-    before = own[(own["timepoint"] == BASELINE) & (own["positive"] == 1)]
-    return _pairs(own[own["timepoint"] == later], before, column)
-
-
-def _pairs(a: pd.DataFrame, b: pd.DataFrame, column: str) -> pd.DataFrame:
-    keys = ["patient", "lesion"]
-    a, b = (side[[*keys, column]].rename(columns={column: name}) for side, name in ((a, "a"), (b, "b")))
-    return a.merge(b, on=keys, validate="one_to_one")
-
-
-def _describe_doses(doses: pd.DataFrame) -> list[dict[str, object]]:
+def _describe_doses(doses: pd.DataFrame) -> list[Row]:
     """Dose coefficients by kind of region, and by region where a kind has several (a kidney is no liver)."""
     rows = []
     for nuclide in doses["nuclide"].unique():

@@ -1,7 +1,9 @@
 """One look for all figures: sizes, colours for colour-blind readers too, and how files are written."""
 
+import logging
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,22 +20,14 @@ from theraflow.files import whole
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 INK, FAINT = "#1f2328", "#c9ced6"
 STYLE: Mapping[str, object] = MappingProxyType(
-    {
-        "font.family": "sans-serif",
-        "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": INK,
-        "axes.linewidth": 0.7,
-        "legend.frameon": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "theraflow",
-    }
+    dict(mpl.rc_params_from_file(Path(__file__).parent / "figures" / "theraflow.mplstyle", use_default_template=False))
 )
+SCREEN_PT = 9.0
+# Widths of a journal's single and double column, and the height that leaves room for a caption.
+COLUMN_CM, PAGE_CM, PAGE_HEIGHT_CM = 8.5, 17.5, 22.0
+CM_PER_INCH = 2.54
+# What is left out of a font that is embedded is of no use in a job's log.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def new_figure(width_in: float, height_in: float, margins: bool = True) -> Figure:
@@ -42,8 +36,18 @@ def new_figure(width_in: float, height_in: float, margins: bool = True) -> Figur
     return Figure(figsize=(width_in, height_in), layout=layout, facecolor="white")
 
 
-def style() -> mpl.RcParams:
-    """Context in which figures are drawn and saved."""
+def sheet(width_cm: float, height_cm: float, margins: bool = True) -> Figure:
+    """An empty figure of a size in print; draw in `print_style()`."""
+    return new_figure(width_cm / CM_PER_INCH, height_cm / CM_PER_INCH, margins)
+
+
+def style() -> AbstractContextManager[None]:
+    """Context in which figures for the screen are drawn and saved."""
+    return mpl.rc_context({**STYLE, "font.size": SCREEN_PT})
+
+
+def print_style() -> AbstractContextManager[None]:
+    """Context in which figures for print are drawn and saved."""
     return mpl.rc_context(dict(STYLE))
 
 
@@ -72,7 +76,10 @@ def logarithmic(axis: Axis, values: np.ndarray) -> None:
 
 
 def save_figure(figure: Figure, folder: Path | str, name: str) -> None:
-    """Write `name`.png (200 dpi) and `name`.svg, without a date so that equal figures are equal files."""
-    for suffix, options in (("png", {"dpi": 200}), ("svg", {"metadata": {"Date": None}})):
+    """Write `name`.svg and `name`.pdf, without a date so that equal figures are equal files."""
+    # Another pass of the layout would move everything by some hundredths of a point: one for both files.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for suffix, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
         with whole(Path(folder) / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, **options)
+            figure.savefig(temporary, format=suffix, metadata=metadata)

@@ -1,5 +1,6 @@
-"""From the tables of the patients to the tables and figures of the cohort."""
+"""From the tables of the patients to the tables of the cohort."""
 
+import datetime
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from theraflow.cohort import detection, statistics, survival
-from theraflow.cohort.figures import draw_figures
-from theraflow.cohort.style import save_figure, style
+from theraflow.cohort.comparisons import BASELINE, MEASURES, doses_until, find_comparisons, list_pairs
+from theraflow.cohort.exports import export_tables
 from theraflow.errors import TheraflowError
+from theraflow.files import read_json
 from theraflow.layout import PatientFolder
 from theraflow.tables import read_table, write_table
 
@@ -39,12 +41,14 @@ def summarise_cohort(
     output: Path | str,
     settings: Mapping[str, Any],
     patients_table: Path | str | None = None,
+    cycles: Sequence[Mapping[str, Any]] = (),
+    expression_table: Path | str | None = None,
 ) -> None:
-    """Write the cohort's tables and figures.
+    """Write the cohort's tables.
 
     Writes `lesions.tsv`, `doses.tsv`, `response.tsv` (the patients' tables one below the other, cell by cell
-    as they are), `statistics.tsv`, `detection.tsv`, `survival.tsv`, and `figures/*.png` and `.svg` for what
-    there are data.
+    as they are), `statistics.tsv`, `detection.tsv`, `survival.tsv`, and what they are made of for other programs
+    (`export_tables`).
 
     Args:
         folders: the patients, in the order of the sheet; one without a table has no rows in it.
@@ -52,6 +56,8 @@ def summarise_cohort(
         settings: `tracers`: the configuration's tracers, name -> {`quantity`, ...}, in their order. The
             first two with quantity `suv` are compared.
         patients_table: `patients.tsv`, or None. Its survival columns are read for the patients of `folders`.
+        cycles: rows of the sheet of cycles; the first with a date is where survival from therapy begins.
+        expression_table: `expression.tsv` of `score_expression_sheet`, or None.
 
     Raises:
         TheraflowError: a table cannot be read, lacks a column, or holds a value that is not allowed.
@@ -63,26 +69,86 @@ def summarise_cohort(
         write_table(table, output / f"{name}.tsv", list(table.columns))
     lesions = read_lesions(output / "lesions.tsv", tracers)
     doses = read_table(output / "doses.tsv")
-    times = {}
-    if patients_table is not None:
-        patients = read_table(patients_table)
-        times = survival.read_survival(patients[patients["patient"].isin([folder.patient for folder in folders])])
+    names = [folder.patient for folder in folders]
+    patients = _own_rows(patients_table, names)
+    times = survival.list_survival(patients, first_cycles(cycles))
+    doses_by_time = read_doses_until(folders, lesions)
+    expression = _own_rows(expression_table, names).reindex(columns=["patient", "marker", "positive_percent"])
+    comparisons = find_comparisons(lesions, tracers, doses_by_time, expression)
 
     tables = {
-        "statistics": (statistics.compute_statistics(lesions, doses, tracers), statistics.COLUMNS),
+        "statistics": (statistics.compute_statistics(lesions, doses, tracers, comparisons), statistics.COLUMNS),
         "detection": (detection.count_detection(lesions, tracers), detection.COLUMNS),
         "survival": (survival.compute_survival(times), survival.COLUMNS),
     }
     for name, (table, columns) in tables.items():
         write_table(table, output / f"{name}.tsv", columns)
+    curves = survival.list_curves(times)
+    export_tables({"pairs": list_pairs(comparisons), "survival_times": times, "survival_curves": curves}, output)
 
-    figures = output / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for old in figures.glob("*.*"):  # a figure of an earlier run that has no data any more
-        old.unlink()
-    with style():
-        for name, figure in draw_figures(lesions, doses, times, tracers).items():
-            save_figure(figure, figures, name)
+
+def _own_rows(path: Path | str | None, patients: Sequence[str]) -> pd.DataFrame:
+    """The rows of a sheet that belong to the cohort; none without a sheet."""
+    if path is None:
+        return pd.DataFrame(columns=["patient"])
+    table = read_table(path)
+    return table[table["patient"].isin(patients)]
+
+
+def first_cycles(cycles: Sequence[Mapping[str, Any]]) -> dict[str, datetime.date]:
+    """Date of the first therapy cycle by patient; a patient with a cycle before it without a date is left out.
+
+    Args:
+        cycles: rows of the sheet of cycles, with `patient`, `cycle` and, where known, `date`.
+
+    Raises:
+        TheraflowError: a date is none.
+    """
+    found = {}
+    for patient in dict.fromkeys(row["patient"] for row in cycles):
+        first = min((row for row in cycles if row["patient"] == patient), key=lambda row: row["cycle"])
+        if first.get("date") is None:
+            continue
+        try:
+            found[patient] = datetime.date.fromisoformat(str(first["date"]))
+        except ValueError:
+            raise TheraflowError(
+                f"The sheet of cycles: the date of the first cycle of {patient} is {first['date']!r}; it must be a "
+                "date as 2019-04-01."
+            ) from None
+    return found
+
+
+def read_doses_until(folders: Sequence[PatientFolder], lesions: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """By tracer and later time point, the doses that lesions have got until that scan; without any there is no entry.
+
+    The tracers of one time point may have been imaged on days between which a cycle was given.
+
+    Args:
+        folders: the patients.
+        lesions: as `read_lesions` returns it.
+    """
+    paths = [folder.table("course") for folder in folders]
+    courses = [read_table(path) for path in paths if path.is_file()]
+    course = pd.concat([table for table in courses if len(table)] or [pd.DataFrame()], ignore_index=True)
+    if course.empty:
+        return {}
+    found, by_patient = {}, {folder.patient: folder for folder in folders}
+    later = lesions.loc[lesions["timepoint"] != BASELINE, ["patient", "tracer", "timepoint", "scan"]]
+    scans = later.drop_duplicates(["patient", "tracer", "timepoint"])
+    for (tracer, timepoint), own in scans.groupby(["tracer", "timepoint"], sort=False):
+        days = {row.patient: _scan_day(by_patient[row.patient], row.scan) for row in own.itertuples()}
+        doses = doses_until(course, days)
+        if len(doses):
+            found[tracer, timepoint] = doses
+    return found
+
+
+def _scan_day(folder: PatientFolder, scan: str) -> datetime.date | None:
+    """The day of a PET, or None where its time is not known."""
+    sidecar = folder.root / "scans" / scan / "pet.json"
+    told = read_json(sidecar).get("acquired_at") if sidecar.is_file() else None
+    return datetime.datetime.fromisoformat(told).date() if told else None
 
 
 def concatenate(paths: Sequence[Path], header: Sequence[str]) -> pd.DataFrame:
@@ -136,12 +202,12 @@ def read_lesions(path: Path | str, tracers: Sequence[str]) -> pd.DataFrame:
     if unknown:
         raise TheraflowError(f"{path}: column positive holds {', '.join(unknown)}; it must be True, False or NA.")
     table = table.assign(positive=words.map(meaning).astype(float))
-    table = table.astype({"lesion": str, "timepoint": str, **{column: float for _, column in statistics.MEASURES}})
+    table = table.astype({"lesion": str, "timepoint": str, **{column: float for _, column in MEASURES}})
     for patient, own in table.groupby("patient"):
         first = own["timepoint"].iloc[0]
-        if (own["timepoint"] != statistics.BASELINE).all():
-            log.warning("%s has no scan at %s: %s is taken for it.", patient, statistics.BASELINE, first)
-            table.loc[own.index[own["timepoint"] == first], "timepoint"] = statistics.BASELINE
+        if (own["timepoint"] != BASELINE).all():
+            log.warning("%s has no scan at %s: %s is taken for it.", patient, BASELINE, first)
+            table.loc[own.index[own["timepoint"] == first], "timepoint"] = BASELINE
     repeated = table.duplicated(["patient", "lesion", "tracer", "timepoint"])
     for row in table[repeated][["patient", "scan"]].drop_duplicates().itertuples():
         log.warning("%s: %s repeats a tracer and time point; statistics use the earlier scan.", *row[1:])
