@@ -1,6 +1,7 @@
 # make env    build .venv with everything (PyTorch for the CPU; `make env TORCH=cuda` on a machine with an NVIDIA GPU)
 # make demo   virtual patients, the whole workflow, reports
 # make test   all tests
+# make kernels  the S values' kernels anew (they are in resources/kernels)
 # make lint   ruff, snakefmt, snakemake --lint, versions
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -16,7 +17,7 @@ LOCAL := $(if $(filter Darwin,$(shell uname)),,+$(TORCH))
 env: .venv/.made-$(TORCH)
 
 # The CPU wheel is asked for by its exact local version, so that no resolver can take the CUDA build in its place.
-.venv/.made-$(TORCH): requirements.lock pyproject.toml
+.venv/.made-$(TORCH): requirements.lock pyproject.toml resources/viewer/package-lock.json
 	$(PYTHON) -m venv .venv
 ifeq ($(TORCH),cuda)
 	$(BIN)/pip install --quiet torch==$(TORCH_VERSION)
@@ -26,6 +27,7 @@ else
 endif
 	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/npm ci --prefix resources/viewer --ignore-scripts --no-audit --no-fund
 	rm -f .venv/.made-*
 	touch $@
 
@@ -42,6 +44,14 @@ demo: env
 demo-eight: env
 	$(VIRTUAL) --output data/virtual --cores $(CORES)
 	$(SNAKEMAKE) --configfile config/config.yaml config/eight/config.yaml
+
+# The energy around a point that each nuclide gives to water, by transport: resources/kernels, minutes.
+KERNELS := $(patsubst resources/%,results/%,$(wildcard resources/kernels/*.tsv))
+
+.PHONY: kernels
+kernels: env
+	$(SNAKEMAKE) $(KERNELS)
+	cp $(KERNELS) resources/kernels
 
 # A file a worker, so that a run of the workflow is made once for all its tests (xdist 3.8 groups no single tests under
 # pytest 9).

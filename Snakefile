@@ -12,10 +12,13 @@ include: "workflow/rules/dicom.smk"
 include: "workflow/rules/organs.smk"
 include: "workflow/rules/registration.smk"
 include: "workflow/rules/lesions.smk"
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/dosimetry.smk"
 include: "workflow/rules/response.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/objects.smk"
 include: "workflow/rules/cohort.smk"
+include: "workflow/rules/exchange.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -25,22 +28,36 @@ rule all:
     default_target: True
     input:
         get_reports,
+        get_documents,
+        get_clinical_tables,
+        get_panels,
+        get_dicom_objects,
+        f"{COHORT}/tables",
         f"{COHORT}/report.html",
+        get_exchange,
 
 
 rule patients:
     input:
         get_reports,
+        get_documents,
 
 
 rule cohort:
     input:
+        get_clinical_tables,
         f"{COHORT}/report.html",
 
 
+# What an earlier sheet or configuration has made would otherwise pass for a result of this one.
+onstart:
+    remove_left_results()
+    watch_run()
+
+
 onsuccess:
-    print(closing_words())
+    end_run(success=True)
 
 
 onerror:
-    print(closing_words())
+    end_run(success=False)

@@ -1,11 +1,24 @@
 """What all tests share."""
 
+import fcntl
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Debian's packages that tests need, by the program they are asked for.
+DEBIAN_PACKAGES = {
+    "chromium": "chromium",
+    "dciodvfy": "dicom3tools",
+    "Orthanc": "orthanc",
+    "pdftotext": "poppler-utils",
+}
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,41 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the published scans are not in {folder} (set THERAFLOW_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def debian_program() -> Callable[[str], str]:
+    """Path of a program of Debian, installed where root may do so; the test skips where it cannot be had."""
+
+    def install(package: str) -> None:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", package]):
+            subprocess.run(["apt-get", *words], env=environment, **quiet)
+
+    def path_of(program: str) -> str:
+        package = DEBIAN_PACKAGES[program]
+        with (Path(tempfile.gettempdir()) / "theraflow.apt-get").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # xdist's workers install one after the other
+            if shutil.which(program) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+                install(package)
+        found = shutil.which(program)
+        if found is None:
+            pytest.skip(f"{program} (Debian package {package}) is not installed and cannot be")
+        return found
+
+    return path_of
+
+
+@pytest.fixture(scope="module")
+def chromium(debian_program) -> Iterator[Any]:
+    """A real browser, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    from in_browser import ARGUMENTS, PATIENCE_MS
+
+    with sync_playwright() as playwright:
+        program = debian_program("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=PATIENCE_MS)
+        yield browser
+        browser.close()

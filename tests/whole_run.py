@@ -68,7 +68,7 @@ class Run:
         command += ["--configfile", str(self.folder / "config.yaml"), "--cores", str(cores), *arguments]
         return subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": ""},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow" / "scripts")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

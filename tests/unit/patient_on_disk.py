@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from alignment_on_disk import write_alignment
 
 from theraflow.cohort.summary import HEADERS
+from theraflow.dosimetry.curves.kinetics import written
 from theraflow.images import from_array, write_image
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import measure_organs
@@ -25,6 +26,8 @@ TRACERS = {
     },
 }  # fmt: skip
 SETTINGS = {"tracers": TRACERS, "reference_tracer": "FDG"}
+# In place of NiiVue, so that pages are small and nothing is fetched.
+VIEWER = Path(__file__).parent / "stand_in_viewer" / "script" / "niivue.umd.js"
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def write_pet(
         "nuclide": nuclide, "radiopharmaceutical": TRACERS[scan.tracer]["radiopharmaceutical"],
         "weight_kg": 71.0, "time_after_injection_h": 1.0167, "virtual_patient": True, "flags": flags,
         "overrides": ["weight_kg"] if flags else [],
-        "suv": {"factor": 2.4e-4, "rule": "BQML, START, series time", "decay_correction": "START"},
+        "suv": {"factor": 2.4e-4, "rule": "BQML, START, series time", "decay_correction": "START",
+                "reference_time": "2019-03-04T10:15:00"},
     }  # fmt: skip
     write_image(from_array(values.astype(np.float32), image), folder.emission(scan), sidecar)
     write_image(from_array(labels, image), folder.lesion_map(scan.scan), {"quantity": "lesion label", "unit": "1"})
@@ -205,14 +209,15 @@ def write_dosimetry(folder: PatientFolder, activity: list[Scan]) -> None:
             if kind == "whole_body":
                 coefficient, method = np.nan, f"{method}; no dose: the mass in the SPECT is not known"
             numbers = [t_eff, tia, coefficient, coefficient * 0.11]
-            doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", *numbers, method])
+            curve = written([start], [np.log(2.0) / t_eff])
+            doses.append([patient, region, kind, nuclide, mass, 3, "mono-exponential", *numbers, method, curve])
             if nuclide == "90Y" and kind != "whole_body":
                 cycles.append([patient, 1, region, nuclide, 6.6, coefficient * 6.6, coefficient * 0.73, np.nan])
                 dvh += [[patient, region, nuclide, coefficient * (1.5 - percent / 100), percent]
                         for percent in range(0, 101, 2)]  # fmt: skip
     tables = {
         "curves": (curves, "patient region kind scan time_h activity_mbq sd_mbq volume_ml mass_g"),
-        "doses": (doses, " ".join(HEADERS["doses"])),
+        "doses": (doses, " ".join([*HEADERS["doses"], "exponentials"])),
         "cycles": (cycles, "patient cycle region nuclide activity_gbq dose_gy sd_gy bed_gy"),
         "dvh": (dvh, "patient region nuclide dose_gy_per_gbq volume_percent"),
     }

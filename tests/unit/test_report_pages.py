@@ -1,6 +1,7 @@
 """The reports: complete, self-contained, anonymous, and honest about what is missing."""
 
 import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,15 +10,18 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from alignment_on_disk import write_alignment
-from patient_on_disk import SETTINGS, change_sidecar, write_bare_patient, write_patient
+from patient_on_disk import SETTINGS, VIEWER, change_sidecar, write_bare_patient, write_patient
 from patient_on_disk import scans as listed_scans
+from registration_on_disk import write_registration
 
-from theraflow.cohort import summarise_cohort
-from theraflow.files import write_json
+from settings import default_settings
+from theraflow.dosimetry.cycles import CYCLE_COLUMNS
+from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS
+from theraflow.dosimetry.planning import plan_therapy
+from theraflow.files import read_json, write_json
 from theraflow.images import read_image, read_sidecar, sidecar_path, write_image
 from theraflow.layout import PatientFolder
-from theraflow.report import write_cohort_report, write_patient_report
-from theraflow.report.cohort import describe_methods
+from theraflow.report import write_patient_report
 from theraflow.report.quality import BAD, CHECK, GOOD, NONE, check_scan, is_miniature
 from theraflow.tables import read_table, write_table
 
@@ -28,7 +32,7 @@ MINIATURE = "Organs were segmented by theraflow's miniature model, which knows o
 class Page(HTMLParser):
     """Collects what a browser would fetch, the text, and whether every element is closed."""
 
-    VOID = frozenset({"meta", "link", "img", "br"})
+    VOID = frozenset({"meta", "link", "img", "br", "input"})
 
     def __init__(self, html):
         super().__init__()
@@ -55,35 +59,22 @@ def results(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     full, scans = write_patient(results)
     bare, bare_scans = write_bare_patient(results)
+    limits = {"body_overlap_dice": {"good_from": 0.95, "failed_below": 0.8},
+              "folding_fraction": {"good_to": 0.0001, "failed_above": 0.01}}  # fmt: skip
+    failed = {"verdict": "failed", "limits": limits, "body_overlap_dice": 0.61, "folding_fraction": 0.0}
     for scan in scans:
-        quality = {"verdict": "good", "method": "CT to CT: rigid, then demons", "reason": None, "limits": {}}
-        if scan.scan == "cxcr4":
-            limits = {"body_overlap_dice": {"good_from": 0.95, "failed_below": 0.8},
-                      "folding_fraction": {"good_to": 0.0001, "failed_above": 0.01}}  # fmt: skip
-            quality |= {
-                "verdict": "failed",
-                "limits": limits,
-                "body_overlap_dice": 0.61,
-                "folding_fraction": 0.0,
-            }
-        write_json(quality, full.registration_quality(scan.scan))
-    write_patient_report(full, scans, SETTINGS, full.report)
-    write_patient_report(bare, bare_scans, SETTINGS, bare.report)
-    summarise_cohort([full, bare], results / "cohort", SETTINGS)
-    write_cohort_report(
-        results / "cohort", ["P001", "P002"], [("P003", "ct/<1.dcm: Rows (0028,0010) is missing.")],
-        results / "cohort" / "report.html",
-    )  # fmt: skip
+        write_registration(full, scan.scan, "fdg0", **(failed if scan.scan == "cxcr4" else {}))
+    write_patient_report(full, scans, SETTINGS, VIEWER, full.report)
+    write_patient_report(bare, bare_scans, SETTINGS, VIEWER, bare.report)
     return results
 
 
-@pytest.mark.parametrize("name", ["P001", "P002", "cohort"])
+@pytest.mark.parametrize("name", ["P001", "P002"])
 def test_page_needs_no_other_file_and_names_nobody(results, name):
     path = results / name / "report.html"
     html = path.read_text(encoding="utf-8")
     page = Page(html)
-    others = [link for link in page.links if not link.startswith("data:")]
-    assert others == (["../P001/report.html", "../P002/report.html"] if name == "cohort" else [])
+    assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "http" not in html
     assert "url(" not in html
     assert "Mustermann" not in html
@@ -155,7 +146,7 @@ def test_a_ct_that_does_not_lie_on_its_pet_has_a_light_and_a_sentence(tmp_path, 
     measures = {"displacement_mean_mm": 23.4, "information_before": 0.31}
     write_alignment(folder, "fdg0", moved, verdict, reason=reason, **measures)
     assert check_scan(folder, scans[0]).alignment.colour == CHECK
-    write_patient_report(folder, scans, SETTINGS, folder.report)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
     text = Page(folder.report.read_text()).text
     assert f"fdg0: {'Whether CT' if verdict == 'not checkable' else 'CT and emission'}" in text
     assert words in text
@@ -171,7 +162,7 @@ def test_pictures_show_ct_and_organs_where_the_correction_puts_them(tmp_path):
             image.SetOrigin([part - moved_mm for part in image.GetOrigin()])
             write_image(image, path, sidecar)
         write_alignment(folder, "fdg0", sitk.TranslationTransform(3, [moved_mm] * 3), "corrected", reason="moved")
-        write_patient_report(folder, scans, SETTINGS, folder.report)
+        write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
         pictures.append([link for link in Page(folder.report.read_text()).links if link.startswith("data:image/png")])
     assert len(pictures[0]) == 6
     assert pictures[0] == pictures[1]
@@ -189,7 +180,7 @@ def test_a_failed_registration_is_shown_measured_and_explained(tmp_path):
     }  # fmt: skip
     good = quality | {"verdict": "good", "limits": {}, "organs": {}, "organs_remark": "no organ labels of fdg1"}
     for scan, content in (("fdg0", good), ("cxcr4", quality), ("fdg1", good)):
-        write_json(content, folder.registration_quality(scan))
+        write_registration(folder, scan, **content)
         folder.registration_picture(scan).write_bytes(b"\x89PNG of " + scan.encode())
     lesions = read_table(folder.table("lesions"))
     columns = lesions["scan"].map({"fdg0": "good", "cxcr4": "failed", "fdg1": "good"})
@@ -202,22 +193,19 @@ def test_a_failed_registration_is_shown_measured_and_explained(tmp_path):
     for column in ("source", "suv_peak", "positive"):
         lesions[column] = lesions[column].astype(object).where(~not_shown, None)
     write_table(lesions, folder.table("lesions"), list(lesions.columns))
-    write_patient_report(folder, scans, SETTINGS, folder.report)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
     page = Page(folder.report.read_text())
     for words in (
         "The registration of cxcr4 failed.", "1 of 1 found a counterpart", "No outline was carried to cxcr4 or from it",
         "Dice of 2 organs 0.31 (median; least 0.20, spleen)", "distance of their surfaces 14.0 mm",
         "overlap of the bodies 0.90", "folding 0.12 % of the voxels",
         "Registration: organ dice median 0.31 (good from 0.8, failed below 0.5).",
-        "Organs have no part in the verdict: no organ labels of fdg1.", "carried, volume × 0.93",
-        "reader, by organ and distance",
+        "Organs have no part in the verdict: no organ labels of fdg1.", "carried × 0.93",
+        "by organ and distance", "Outline: by a reader (reader) on fdg0, cxcr4, fdg1; carried from another scan",
     ):  # fmt: skip
         assert words in page.text, words
     pictures = [base64.b64decode(link.partition(",")[2]) for link in page.links if link.startswith("data:image/png")]
     assert [content for content in pictures if b" of " in content[:12]] == [b"\x89PNG of cxcr4", b"\x89PNG of fdg1"]
-    summarise_cohort([folder], tmp_path / "cohort", SETTINGS)
-    write_cohort_report(tmp_path / "cohort", ["P001"], [], tmp_path / "cohort" / "report.html")
-    assert "Registration has failed for P001 cxcr4" in Page((tmp_path / "cohort" / "report.html").read_text()).text
 
 
 def test_an_organ_that_is_not_plausible_has_a_light_and_a_sentence(tmp_path):
@@ -233,7 +221,7 @@ def test_an_organ_that_is_not_plausible_has_a_light_and_a_sentence(tmp_path):
     write_table(lesions, folder.table("lesions"), list(lesions.columns))
     check = check_scan(folder, scans[0])
     assert (check.organs.colour, check.organs.words) == (CHECK, "1 not plausible")
-    write_patient_report(folder, scans, SETTINGS, folder.report)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
     page = Page(folder.report.read_text())
     assert "Organ kidney left is not plausible: 9 mL." in page.text
     assert "Background of fdg0: aorta is not plausible (mirrored)." in page.text
@@ -254,65 +242,117 @@ def test_activity_alone(tmp_path):
     write_table(table.iloc[:0], folder.table("lesions"), list(table.columns))
     folder.table("response").unlink()
     activity = [scan for scan in scans if scan.quantity == "activity"][:1]
-    write_patient_report(folder, activity, SETTINGS, folder.report)
+    write_patient_report(folder, activity, SETTINGS, VIEWER, folder.report)
     page = Page(folder.report.read_text())
     assert "No PET: the sheet lists no scan with a tracer measured in SUV." in page.text
     assert "Gy/GBq ± sd" in page.text
     assert "No assessment of response: no PET." in page.text
 
 
+def test_activity_by_planar_views_alone(tmp_path):
+    """No volume is asked of them, and a dose map of an earlier run, when there was a SPECT, is not shown."""
+    folder, listed = write_patient(tmp_path)
+    scans = [replace(scan, planar=scan.quantity == "activity") for scan in listed]
+    for scan in scans:
+        if scan.planar:
+            remark = ["the two views were begun 900 s one after the other"]
+            sidecar = read_sidecar(folder.emission(replace(scan, planar=False)))
+            sidecar |= {"quantity": "planar count rate", "unit": "1/s", "flags": remark, "overrides": ["injected_mbq"]}
+            write_image(sitk.Image(8, 20, 2, sitk.sitkFloat32), folder.emission(scan), sidecar)
+            folder.emission_check(scan.scan).unlink()
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    page = Page(folder.report.read_text())
+    assert "planar count rate" in page.text and "Gy/GBq ± sd" in page.text
+    assert "lu1, lu2, lu3: the two views were begun 900 s one after the other" in page.text
+    assert "lu1, lu2, lu3: Taken from scans.tsv in place of the DICOM header: injected_mbq." in page.text
+    assert "No dose map and no dose-volume histograms: all scans of activity are planar" in page.text
+    assert "Dose-volume histograms" not in page.text
+
+
+def test_planar_views_beside_a_spect(tmp_path):
+    folder, listed = write_patient(tmp_path)
+    scans = [replace(scan, planar=scan.scan == "lu1") for scan in listed]
+    sidecar = read_sidecar(folder.emission(listed[2])) | {"quantity": "planar count rate", "unit": "1/s"}
+    write_image(sitk.Image(8, 20, 2, sitk.sitkFloat32), folder.emission(scans[2]), sidecar)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    assert "Dose-volume histograms" in Page(folder.report.read_text()).text
+
+
 def test_candidates_that_do_not_count_are_listed_with_the_reason(tmp_path):
     folder, scans = write_bare_patient(tmp_path)
     candidates = pd.DataFrame(
         {"scan": "only", "candidate": ["C01"], "site": [None], "volume_ml": [4.2], "suv_max": [9.7],
-         "in_reader_annotation": [None]}
+         "kept": [False], "reason": ["physiologic uptake of brain"], "in_reader_annotation": [None], "lesion": [None]}
     )  # fmt: skip
     write_table(candidates, folder.table("candidates"), list(candidates.columns))
-    write_patient_report(folder, scans, SETTINGS, folder.report)
-    assert "without organs it cannot be told from physiologic uptake" in Page(folder.report.read_text()).text
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    assert "physiologic uptake of brain" in Page(folder.report.read_text()).text
+    write_table(candidates.assign(lesion="L01"), folder.table("candidates"), list(candidates.columns))
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    assert "physiologic uptake of brain" not in Page(folder.report.read_text()).text
 
 
 def test_names_from_outside_are_escaped(tmp_path):
     folder, scans = write_bare_patient(tmp_path)
     change_sidecar(sidecar_path(folder.emission(scans[0])), flags=["<img src=x onerror=alert(1)>"])
-    write_patient_report(folder, [replace(scans[0])], SETTINGS, folder.report)
+    write_patient_report(folder, [replace(scans[0])], SETTINGS, VIEWER, folder.report)
     assert "<img src=x" not in folder.report.read_text()
 
 
-def test_cohort_names_the_missing_and_gives_the_tables_in_full(results):
-    html = (results / "cohort" / "report.html").read_text(encoding="utf-8")
-    page = Page(html)
-    missing = "One patient is missing from this report P003: ct/<1.dcm: Rows (0028,0010) is missing."
-    assert missing in page.text
-    assert "2 of 3 patients" in page.text
-    for name in ("lesions", "doses", "response", "statistics", "detection"):
-        content = re.search(rf'download="{name}.tsv" href="data:[^,]*,([^"]*)"', html).group(1)
-        offered = base64.b64decode(content).decode()
-        assert offered == (results / "cohort" / f"{name}.tsv").read_text(), name
-    assert "No rows: no included patient has the data for this table." in page.text  # survival
-    assert "not adjusted for multiplicity" in page.text
-    assert page.text.count("naive") == 4  # SUVpeak and TBR, between tracers and over time
-    assert MINIATURE in html
+def test_the_plan_is_told_where_there_is_one(tmp_path):
+    folder, scans = write_patient(tmp_path)
+    cycles = [{"patient": folder.patient, "cycle": 1, "nuclide": "90Y", "activity_gbq": 0.5}]
+    settings = default_settings("dosimetry") | {"limits": {"kidneys": {"dose_gy": 23}}, "tumour_dose_gy": 20}
+    none = pd.DataFrame(columns=list(ADMINISTRATION_COLUMNS))
+    write_table(none, folder.table("administrations"), ADMINISTRATION_COLUMNS)
+    write_table(read_table(folder.table("cycles")).assign(source="coefficient", timepoint="d"), folder.table("cycles"),
+                CYCLE_COLUMNS)  # fmt: skip
+    plan_therapy(folder, settings, "90Y", cycles)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    page = Page(folder.report.read_text())
+    assert "Limits and next cycle" in page.text
+    assert read_json(folder.plan)["statement"] in page.text
+    assert "Wanted dose reached" in page.text and "a physician's decision" in page.text
 
 
-def test_cohort_of_nobody(tmp_path):
-    summarise_cohort([], tmp_path / "cohort", SETTINGS)
-    report = tmp_path / "cohort" / "report.html"
-    write_cohort_report(tmp_path / "cohort", [], [("P1", "no"), ("P2", "no")], report)
-    page = Page(report.read_text())
-    assert "2 patients are missing" in page.text
-    assert "No patient is included." in page.text
+def test_a_scan_in_which_nobody_has_looked_is_named(tmp_path):
+    folder, scans = write_bare_patient(tmp_path)
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    assert "Nobody has looked" not in Page(folder.report.read_text()).text
+    change_sidecar(sidecar_path(folder.lesion_map("only")), unsearched="it has no annotation")
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    assert "Nobody has looked for new lesions in only: it has no annotation." in Page(folder.report.read_text()).text
 
 
-def test_methods_tell_only_what_was_done(results):
-    names = ("lesions", "doses", "response", "statistics", "detection", "survival")
-    tables = {name: read_table(results / "cohort" / f"{name}.tsv") for name in names}
-    words = describe_methods(tables, ["P001", "P002"], [])
-    assert words.startswith("2 patients were evaluated. Uptake of 4 lesions was measured with FDG and pentix")
-    assert "MIRD" in words
-    assert "Wilcoxon" in words
-    assert "Kaplan-Meier" not in words
-    tables["statistics"] = tables["statistics"].query("effect_name.isna()")
-    assert "Wilcoxon" not in describe_methods(tables, ["P001"], [])
-    empty = describe_methods({name: table.iloc[:0] for name, table in tables.items()}, ["P1"], [("P2", "")])
-    assert empty.startswith("1 patient was evaluated; 1 could not be (see above). Computed with theraflow")
+def test_provenance_names_parameters_versions_and_the_hash_of_every_file(results):
+    page = Page((results / "P001" / "report.html").read_text())
+    provenance = page.text.partition("Parameters and inputs")[2]
+    for name in (
+        "lesions/lesions.tsv",
+        "scans/cxcr4/pet.nii.gz",
+        "registration/fdg0.to_scan.h5",
+        "dosimetry/doses.tsv",
+    ):
+        digest = hashlib.sha256((results / "P001" / name).read_bytes()).hexdigest()
+        assert f"{name} {digest}" in provenance, name
+    assert "tracers.pentixather.therapy_nuclide 90Y" in provenance
+    assert "NiiVue 0.0.0" in page.text and "Copyright (c) 2021, Niivue" in page.text
+
+
+def test_files_of_a_scan_that_the_sheet_no_longer_lists_are_not_told_of(tmp_path):
+    folder, scans = write_bare_patient(tmp_path)
+    for name in ("only", "gone"):
+        for path in folder.candidate_files(name):
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    write_patient_report(folder, scans, SETTINGS, VIEWER, folder.report)
+    text = Page(folder.report.read_text()).text
+    assert "lesions/candidates/only.tsv" in text and "lesions/candidates/only.nii.gz" in text
+    assert "lesions/scans/only.nii.gz" in text and "gone" not in text
+
+
+def test_the_worst_of_all_checks_stands_on_top(results):
+    text = Page((results / "P001" / "report.html").read_text()).text.partition("Maximum-intensity projections")[0]
+    for words in ("Header and SUV ! cxcr4: 1 remark", "Organs ✗ fdg0, cxcr4, fdg1: miniature model",
+                  "Registration ✗ cxcr4: failed, CT to CT", "Dose limits – no plan"):  # fmt: skip
+        assert words in text, words

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from patient_on_disk import grid, inside
 from PIL import Image
 
+from theraflow.dosimetry.curves.kinetics import written
+from theraflow.dosimetry.doses import FITTED_COLUMNS
 from theraflow.images import from_array
 from theraflow.report.pictures import (
     along_patient,
@@ -22,7 +24,7 @@ from theraflow.report.pictures import (
     shared_name,
     spread,
 )
-from theraflow.report.plots import draw_curves, draw_dvh, fit_amplitude_mbq
+from theraflow.report.plots import draw_curves, draw_dvh
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -117,16 +119,6 @@ def test_organs_with_one_name():
     assert shared_name("kidney_left") == "kidney left"
 
 
-def test_fit_line_goes_through_exact_points_and_weighs_others():
-    time = np.array([4.0, 24.0, 96.0])
-    exact = 170 * 0.5 ** (time / 60)
-    assert fit_amplitude_mbq(time, exact, 0.05 * exact, 60) == pytest.approx(170)
-    assert fit_amplitude_mbq(time, exact, np.full(3, np.nan), 60) == pytest.approx(170)
-    # A point that is ten times as uncertain weighs a hundredth.
-    value = fit_amplitude_mbq(np.array([0.0, 0.0]), np.array([1.0, 2.0]), np.array([1.0, 10.0]), 60)
-    assert value == pytest.approx((1 + 2 / 100) / (1 + 1 / 100))
-
-
 def test_curves_of_any_values_are_drawn():
     activities = {"liver": [10.0, 5.0], "spleen": [0.0, 0.0], "L1": [-0.1, 3.0], "L2": [np.nan, np.nan]}
     curves = pd.DataFrame(
@@ -136,14 +128,16 @@ def test_curves_of_any_values_are_drawn():
             for time, value, sd in zip((4.0, 24.0), values, (0.5, np.nan), strict=True)
         ]
     )
-    doses = pd.DataFrame({"region": ["liver", "L2"], "nuclide": "177Lu", "t_eff_h": [50.0, np.nan]})
-    figure = draw_curves(curves, doses, "177Lu")
+    rates = np.log(2) / np.array([50.0, 3.0])
+    told = written([12.0, -12.0], rates)  # uptake and clearance
+    doses = pd.DataFrame({"region": ["liver", "L2"], "nuclide": "177Lu", "exponentials": [told, None]})
+    figure = draw_curves(curves, doses, pd.DataFrame(columns=list(FITTED_COLUMNS)), "177Lu")
     picture_uri(figure)
-    assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear", "linear", "linear"]
+    assert [axes.get_yscale() for axes in figure.axes[::2]] == ["log", "linear", "linear", "linear"]
     lines = [line for line in figure.axes[0].get_lines() if len(line.get_xdata()) > 2]
     assert len(lines) == 1
-    (first, last), end = lines[0].get_ydata()[[0, -1]], lines[0].get_xdata()[-1]
-    assert first / last == pytest.approx(2 ** (end / 50))
+    time = lines[0].get_xdata()
+    np.testing.assert_allclose(lines[0].get_ydata(), 12.0 * (2 ** (-time / 50) - 2 ** (-time / 3)), atol=1e-12)
 
 
 def test_histograms_of_organs_and_lesions_have_a_panel_each():

@@ -7,7 +7,7 @@ import yaml
 
 from theraflow.errors import TheraflowError
 from theraflow.layout import Scan
-from theraflow.sheets import read_scans, read_sheet, reference_scan
+from theraflow.sheets import read_scans, read_sheet, reference_scan, require_plain
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "workflow" / "schemas"
 TRACERS = {"FDG": {"quantity": "suv"}, "pentixather": {"quantity": "activity"}}
@@ -58,6 +58,14 @@ def test_a_wrong_sheet_is_refused_with_its_place(tmp_path, text, sentence):
     assert "scans.tsv" in str(error.value)
 
 
+def test_a_date_that_finds_no_scans_is_refused(tmp_path):
+    """A cycle's date finds its own scans: one that is written otherwise would leave its dose to a prediction."""
+    path = tmp_path / "cycles.tsv"
+    path.write_text("patient\tcycle\tdate\tnuclide\tactivity_gbq\nA\t1\t08.01.2024\t177Lu\t7.4\n")
+    with pytest.raises(TheraflowError, match=r"line 2, column 'date': '08\.01\.2024' does not match"):
+        read_sheet(path, schema("cycles"))
+
+
 def test_a_missing_sheet_is_named(tmp_path):
     with pytest.raises(TheraflowError, match=r"nowhere\.tsv cannot be read"):
         read_sheet(tmp_path / "nowhere.tsv", schema("cycles"))
@@ -81,3 +89,21 @@ def test_the_reference_is_the_baseline_of_the_reference_tracer():
     assert reference_scan([lu, late], "FDG") is late
     assert reference_scan([lu, late], "PSMA") is late
     assert reference_scan([lu], "FDG") is lu
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"patient\tage_y\nP1 \t30\n", "line 2, patient"),
+        (b"patient\tage_y\nP1\t30,5\n", "line 2, age_y"),
+        ("patient\tage_y\nP1\t30\n".encode("utf-16"), "not UTF-8"),
+    ],
+)
+def test_a_sheet_that_others_read_as_a_plain_table_must_be_one(tmp_path, content, message):
+    path = tmp_path / "patients.tsv"
+    path.write_bytes(content)
+    schema = {"properties": {"patient": {"type": "string"}, "age_y": {"type": "number"}}}
+    with pytest.raises(TheraflowError, match=message):
+        require_plain(path, schema)
+    path.write_text("patient\tage_y\tnote\nP1\t30.5\tM\u00fcller, 2\n", encoding="utf-8")
+    require_plain(path, schema)

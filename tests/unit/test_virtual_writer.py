@@ -2,7 +2,6 @@
 
 import datetime
 import math
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -224,8 +223,8 @@ def test_seg_comes_back_as_the_masks(written, tmp_path):
         assert np.allclose(point, centre, atol=1e-3)
 
 
-@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodvfy (Debian package dicom3tools) is not installed")
-def test_dciodvfy_finds_no_error(written, tmp_path):
+@pytest.mark.dicom3tools
+def test_dciodvfy_finds_no_error(written, tmp_path, debian_program):
     folder, _, activity = written
     write_spect(GRID.image(activity), tmp_path, HEADER, LUTETIUM)
     masks = {"L01": ball((1.0, 18.3, -110.7), 9.0)}
@@ -234,6 +233,6 @@ def test_dciodvfy_finds_no_error(written, tmp_path):
     files = [folder / "CT" / "0001.dcm", folder / "PET" / "0031.dcm", *sorted(tmp_path.glob("*.dcm"))]
     assert len(files) == 5
     for file in files:
-        run = subprocess.run(["dciodvfy", "-new", str(file)], capture_output=True, text=True)
+        run = subprocess.run([debian_program("dciodvfy"), "-new", str(file)], capture_output=True, text=True)
         said = run.stdout + run.stderr
         assert "Error" not in said, f"{file.name}: {said}"

@@ -13,6 +13,7 @@ import pytest
 
 from theraflow.images import read_image, same_grid, to_array
 from theraflow.organs import ORGAN_IDS
+from theraflow.virtual.scoring import count_identity, match_truth, said_concordance, true_concordance
 from whole_run import REPOSITORY, Run
 
 pytestmark = pytest.mark.workflow
@@ -40,6 +41,22 @@ def demo(tmp_path_factory) -> Run:
     run = Run(folder)
     result = run.snakemake()
     assert result.returncode == 0, result.stdout
+    return run
+
+
+@pytest.fixture(scope="module")
+def unread(demo, tmp_path_factory) -> Run:
+    """The same patients, as far as to their lesions, where no reader has marked any."""
+    run = Run(tmp_path_factory.mktemp("unread"))
+    for name in ("config", "config.yaml", "results", ".snakemake/metadata"):  # which inputs made what
+        source, target = demo.folder / name, run.folder / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    run.folder.joinpath("data").symlink_to(demo.folder / "data")
+    sheet = pd.read_csv(run.folder / "config" / "scans.tsv", sep="\t", keep_default_na=False)
+    sheet.assign(lesions="NA").to_csv(run.folder / "config" / "scans.tsv", sep="\t", index=False)
+    result = run.snakemake(*(f"results/{patient}/lesions/lesions.tsv" for patient in PATIENTS))
+    assert result.returncode == 0, result.stdout
+    assert "rule candidates" not in result.stdout  # what no reader has seen is not made again
     return run
 
 
@@ -98,6 +115,50 @@ def test_concordance_is_that_of_the_truth(demo):
                 key = (patient, name[fdg, pentixafor])
                 expected[key] = expected.get(key, 0) + 1
     assert {key: count for key, count in counts.items() if key[1] != "none"} == expected
+
+
+def test_without_a_reader_lesions_are_found_and_followed(unread):
+    """Asked for: 95 % of the positive lesions, one false candidate a patient, 98 % of identities, concordance right."""
+    found = total = right = pairs = 0
+    for patient in PATIENTS:
+        lesions = pd.read_csv(unread.results(patient, "lesions", "lesions.tsv"), sep="\t")
+        true = truth(unread, patient, "truth_lesions")
+        own, positive = match_truth(lesions, true)
+        assert own["true"].isna().sum() <= 1, patient
+        found, total = found + int(positive["found"].sum()), total + len(positive)
+        identity = count_identity(own)
+        right, pairs = right + identity[0], pairs + identity[1]
+        assert said_concordance(own, lesions) == true_concordance(true), patient
+    assert found >= 0.95 * total
+    assert right >= 0.98 * pairs
+
+
+def test_a_readers_decision_changes_one_lesion_of_one_patient(unread):
+    """One row of the reader's sheet: what it names goes, other names stay, other patients are not touched."""
+    run = unread
+    before = pd.read_csv(run.results("P007", "lesions", "lesions.tsv"), sep="\t")
+    draft = pd.read_csv(run.results("P007", "lesions", "decisions_draft.tsv"), sep="\t", dtype=object)
+    chosen = draft[(draft["scan"] == "fdg") & (draft["lesion"] == "L03")].assign(decision="reject", reader="AB")
+    assert len(chosen) == 1
+    sheet = run.folder / "decisions.tsv"
+    chosen.to_csv(sheet, sep="\t", index=False, na_rep="NA")
+    text = sheet.read_bytes()
+    tables = [f"results/{patient}/lesions/lesions.tsv" for patient in PATIENTS]
+    stamp = {table: (run.folder / table).stat().st_mtime_ns for table in tables}
+    result = run.snakemake(*tables, "--config", "decisions=decisions.tsv")
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("rule lesions:") == 1 and "rule candidates:" not in result.stdout
+    changed = [table for table in tables if (run.folder / table).stat().st_mtime_ns != stamp[table]]
+    assert changed == ["results/P007/lesions/lesions.tsv"]
+    assert sheet.read_bytes() == text
+    after = pd.read_csv(run.results("P007", "lesions", "lesions.tsv"), sep="\t")
+    own = before[(before["lesion"] == "L03") & (before["source"] == "candidate")]["scan"]
+    gone = set() if len(own) > 1 else {"L03"}  # other scans show it still
+    assert set(after["lesion"]) == set(before["lesion"]) - gone
+    same = after[after["lesion"] != "L03"].set_index(["lesion", "scan"])[["x_mm", "y_mm", "z_mm", "volume_ml"]]
+    pd.testing.assert_frame_equal(same, before.set_index(["lesion", "scan"]).loc[same.index, same.columns])
+    mine = after.set_index(["lesion", "scan"])
+    assert gone or mine.loc[("L03", "fdg"), "source"] == "carried"
 
 
 @pytest.mark.parametrize("patient", TREATED)

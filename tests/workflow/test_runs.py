@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,6 +61,7 @@ def test_the_run_ends_with_the_paths_of_the_reports(finished):
     for name in ("STS_002/report.html", "STS_008/report.html", "cohort/report.html"):
         assert f"results/{name}" in tail
         assert run.results(name).stat().st_size > 5000
+    assert run.results("STS_008", "report.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_second_run_has_nothing_to_do(finished):
@@ -94,15 +96,18 @@ def test_another_kind_of_suv_is_made_by_name(finished):
     assert by_lean_mass.max() / by_weight.max() == pytest.approx(9270 / (6680 + 216 * body_mass_index), rel=1e-5)
 
 
-def test_planar_views_are_imported_by_name(make_run):
+def test_planar_views_are_imported_by_name(make_run, repository_cases):
     run = make_run("planar")
     views = np.array([np.full((6, 5), 1200), np.full((6, 5), 2400)])
     codes = (view_code("399321004"), view_code("399001007"))
     write(planar(views, [detector(code) for code in codes]), run.folder / "planar" / "image")
-    run.write([{"patient": "P1", "scan": "day1", "tracer": "DOTATATE", "timepoint": "dosimetry", "dicom": "planar"}])
-    result = run.snakemake("results/P1/scans/day1/planar.nii.gz")
+    with_ct = repository_cases[0]  # the planar scan's organs come from this one
+    patient = with_ct["patient"]
+    day1 = {"patient": patient, "scan": "day1", "tracer": "DOTATATE", "timepoint": "dosimetry", "dicom": "planar"}
+    run.write([with_ct, day1])
+    result = run.snakemake(f"results/{patient}/scans/day1/planar.nii.gz")
     assert result.returncode == 0, result.stdout
-    image = sitk.GetArrayFromImage(sitk.ReadImage(run.results("P1", "scans", "day1", "planar.nii.gz")))
+    image = sitk.GetArrayFromImage(sitk.ReadImage(run.results(patient, "scans", "day1", "planar.nii.gz")))
     assert np.allclose(image[0], 1.0) and np.allclose(image[1], 2.0)  # counts over a sweep of 1200 s
 
 
@@ -122,6 +127,23 @@ def test_every_table_keeps_the_columns_of_the_contract(finished):
     for table, columns in contract.items():
         header = run.results("cohort", f"{table}.tsv").read_text().splitlines()[0].split("\t")
         assert header[: len(columns.split())] == columns.split(), table
+
+
+def test_snakemakes_own_report_has_the_results_with_their_captions(finished):
+    run, _ = finished
+    assert run.snakemake().returncode == 0  # tests before this one may have left something to be made
+    result = run.snakemake("--report", "own.html")
+    assert result.returncode == 0, result.stdout
+    html = (run.folder / "own.html").read_text()
+    for name in ("STS_002/report.html", "STS_002/report.pdf", "STS_008/report.pdf", "cohort/report.html"):
+        assert f"results/{name}" in html
+    for caption in (
+        "The essentials of the report of patient STS_002",
+        "Report of patient STS_008",
+        "are missing and why",
+    ):
+        assert caption in html, caption
+    assert not re.findall(r'(?:src|href)="http', html)  # it can be opened without a network
 
 
 def write_pet_without_weight(folder: Path) -> None:

@@ -1,15 +1,19 @@
 # What all rules share: the library, the checked configuration and sheets, and the functions that name inputs.
 
+import atexit
 import shlex
+import shutil
 import sys
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.utils import min_version, validate
 
 min_version("9.0")
 sys.path.insert(0, str(Path(workflow.current_basedir) / ".." / "scripts"))
 
 from dataclasses import asdict
+from functools import cache
 
 import yaml
 
@@ -17,7 +21,15 @@ from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder
-from theraflow.sheets import read_scans, read_sheet, reference_scan
+from theraflow.run import progress
+from theraflow.run.summary import write_summary
+from theraflow.sheets import (
+    read_decisions,
+    read_scans,
+    read_sheet,
+    require_plain,
+    reference_scan,
+)
 from theraflow.source import code_digest
 
 SCHEMAS = Path(workflow.current_basedir) / ".." / "schemas"
@@ -28,6 +40,7 @@ LOGS = f"{RESULTS}/logs"
 PATIENT = f"{RESULTS}/{{patient}}"
 SCAN = f"{PATIENT}/scans/{{scan}}"
 COHORT = f"{RESULTS}/cohort"
+RESPONSE_TABLES = ("response", "best_response", "targets", "percist_reference")
 
 
 def read_schema(name):
@@ -35,23 +48,58 @@ def read_schema(name):
 
 
 try:
-    SCANS = read_scans(config["scans"], read_schema("scans"), config["tracers"])
+    SHEET = read_scans(config["scans"], read_schema("scans"), config["tracers"])
+    # Planar views serve the activities of dosimetry alone: all other stages see volumes.
+    SCANS, PLANAR = (
+        {
+            patient: [scan for scan in scans if scan.planar == planar]
+            for patient, scans in SHEET.items()
+        }
+        for planar in (False, True)
+    )
     CYCLES = (
         read_sheet(config["cycles"], read_schema("cycles"))
         if "cycles" in config
         else []
     )
+    DECISIONS = (
+        read_decisions(config["decisions"], read_schema("decisions"), SCANS)
+        if "decisions" in config
+        else {}
+    )
+    BLOOD = (
+        read_sheet(config["blood"], read_schema("blood")) if "blood" in config else []
+    )
+    for row in BLOOD:
+        if not any(
+            (scan.quantity, scan.timepoint) == ("activity", row["timepoint"])
+            for scan in SHEET.get(row["patient"], [])
+        ):
+            raise TheraflowError(
+                f"The sheet {config['blood']} has blood of {row['patient']}, timepoint "
+                f"{row['timepoint']}, of which {config['scans']} has no activity scan."
+            )
     if "patients" in config:
         read_sheet(config["patients"], read_schema("patients"))
+        require_plain(config["patients"], read_schema("patients"))
+    EVENTS = (
+        read_sheet(config["events"], read_schema("events"))
+        if "events" in config
+        else []
+    )
+    for sheet in ("expression", "toxicity"):
+        if sheet in config:
+            read_sheet(config[sheet], read_schema(sheet))
 except TheraflowError as error:
     raise WorkflowError(str(error))
 
 SCAN_BY_NAME = {
-    (scan.patient, scan.scan): scan for scans in SCANS.values() for scan in scans
+    (scan.patient, scan.scan): scan for scans in SHEET.values() for scan in scans
 }
 # Patients left out of this run because an earlier one failed for them: the reason by patient.
 MISSING = failures(LOGS, SCANS) if config["cohort"]["incomplete"] == "skip" else {}
 INCLUDED = [patient for patient in SCANS if patient not in MISSING]
+KEEPERS = []  # of the progress of this run, once it has begun
 
 
 wildcard_constraints:
@@ -73,11 +121,17 @@ def get_scan(wildcards):
 
 
 def get_scan_row(wildcards):
-    return asdict(get_scan(wildcards))
+    """A scan without its reader's annotation: nothing that is made of one scan alone depends on that."""
+    return {**asdict(get_scan(wildcards)), "lesions": None}
 
 
 def get_scan_rows(wildcards):
     return [asdict(scan) for scan in SCANS[wildcards.patient]]
+
+
+def get_all_scan_rows(wildcards):
+    """With the planar scans."""
+    return [asdict(scan) for scan in SHEET[wildcards.patient]]
 
 
 def get_tracer(wildcards):
@@ -89,9 +143,10 @@ def get_reference(wildcards):
 
 
 def get_reference_row(wildcards):
-    return asdict(get_reference(wildcards))
+    return {**asdict(get_reference(wildcards)), "lesions": None}
 
 
+@cache
 def has_ct(scan):
     return "CT" in modalities(scan.dicom)
 
@@ -103,18 +158,44 @@ def has_organs(scan):
 
 def get_needed_organs():
     """The organs that other parts of the configuration name, by the part."""
-    from theraflow.lesions.uptake import BACKGROUND_ORGANS, organs_of_background
+    from theraflow.lesions.background import BACKGROUND_ORGANS, organs_of_background
 
     needed = {"dosimetry: organs": config["dosimetry"]["organs"]}
+    if "red_marrow_fraction" in config["dosimetry"].get("marrow", {}):
+        from theraflow.dosimetry.activity.marrow import VERTEBRAE
+
+        needed["dosimetry: marrow"] = VERTEBRAE
     if config["background"] in BACKGROUND_ORGANS:
         needed["background"] = organs_of_background(config["background"])
     for tracer, names in config["lesions"]["physiologic"].items():
-        needed[f"lesions: physiologic: {tracer}"] = names
+        needed[f"lesions: physiologic: {tracer}"] = [
+            name if isinstance(name, str) else name["organ"] for name in names
+        ]
     return needed
 
 
 def has_dosimetry(patient):
+    return any(scan.quantity == "activity" for scan in SHEET[patient])
+
+
+def has_dose_map(patient):
     return any(scan.quantity == "activity" for scan in SCANS[patient])
+
+
+def remove_left_results():
+    """Remove dosimetry and dose maps of which the sheet lists no scan any more, and DICOM objects not asked for."""
+    for patient in SCANS:
+        folder = PatientFolder(RESULTS, patient)
+        left = [] if has_dosimetry(patient) else [folder.dosimetry]
+        if has_dosimetry(patient) and not has_dose_map(patient):
+            left = folder.dose_map_files
+        if not config["dicom_objects"]["write"]:
+            left = [*left, folder.dicom]
+        for path in filter(Path.exists, left):
+            print(
+                f"Removed, for sheet and configuration do not ask for it any more: {path}"
+            )
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def get_ct(wildcards):
@@ -129,6 +210,17 @@ def get_images(scan):
     """Emission image of a scan and its CT where it has one."""
     folder = PatientFolder(RESULTS, scan.patient)
     return [folder.emission(scan)] + ([folder.ct(scan.scan)] if has_ct(scan) else [])
+
+
+def get_planar_images(wildcards):
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    return [folder.emission(scan) for scan in PLANAR[wildcards.patient]]
+
+
+def get_planar_table(wildcards):
+    """What the regions count in the planar scans, where there are any."""
+    table = PatientFolder(RESULTS, wildcards.patient).table("planar")
+    return [table] if PLANAR[wildcards.patient] else []
 
 
 def get_patient_images(wildcards):
@@ -175,32 +267,191 @@ def get_annotations(wildcards):
     return [scan.lesions for scan in SCANS[wildcards.patient] if scan.lesions]
 
 
+def get_decisions(wildcards):
+    """The readers' decisions about a patient: a parameter, so that a decision reruns that patient only."""
+    return DECISIONS.get(wildcards.patient, [])
+
+
+def get_candidates(wildcards):
+    """Candidate maps and tables of the patient's scans in SUV whose tracer has a rule."""
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    return [
+        path
+        for scan in SCANS[wildcards.patient]
+        if scan.quantity == "suv" and scan.tracer in config["lesions"]["candidates"]
+        for path in folder.candidate_files(scan.scan)
+    ]
+
+
+def get_candidate_settings(wildcards):
+    """The part of the configuration that a scan's candidates depend on."""
+    tracer, lesions = get_scan(wildcards).tracer, config["lesions"]
+    return {
+        "candidates": {tracer: lesions["candidates"][tracer]},
+        "physiologic": {tracer: lesions["physiologic"].get(tracer, [])},
+        "minimum_ml": lesions["minimum_ml"],
+    }
+
+
 def get_therapy_nuclide(wildcards):
     """Nuclide for which the patient's dosimetry predicts: that of the tracer of the activity scans."""
-    for scan in SCANS[wildcards.patient]:
+    for scan in SHEET[wildcards.patient]:
         if scan.quantity == "activity":
             return config["tracers"][scan.tracer].get(
                 "therapy_nuclide", config["tracers"][scan.tracer]["nuclide"]
             )
 
 
+def get_cycles(wildcards):
+    return [row for row in CYCLES if row["patient"] == wildcards.patient]
+
+
+def get_blood(wildcards):
+    return [row for row in BLOOD if row["patient"] == wildcards.patient]
+
+
 def get_dosimetry_tables(patient):
     folder = PatientFolder(RESULTS, patient)
-    names = ("curves", "doses", "cycles", "dvh") if has_dosimetry(patient) else ()
-    return [folder.table(name) for name in names]
+    names = [
+        "curves",
+        "doses",
+        "administrations",
+        "uncertainty",
+        "fitted",
+        "cycles",
+        "course",
+        "plan",
+    ]
+    names += ["dvh", "map_doses"] if has_dose_map(patient) else []
+    return [folder.table(name) for name in names] if has_dosimetry(patient) else []
+
+
+def get_plan(wildcards):
+    """What the plan says in words, where there is dosimetry."""
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    return [folder.plan] if has_dosimetry(wildcards.patient) else []
 
 
 def get_patient_tables(patient):
     folder = PatientFolder(RESULTS, patient)
     return [
         folder.table("lesions"),
-        folder.table("response"),
+        *(folder.table(name) for name in RESPONSE_TABLES),
         *get_dosimetry_tables(patient),
     ]
 
 
+def get_clinical_tables(wildcards):
+    """The tables made of the clinical sheets and of the criteria of eligibility that the configuration has."""
+    made = {
+        "expression": ["expression"],
+        "toxicity": ["toxicity", "toxicity_worst"],
+        "eligibility": ["eligibility"],
+    }
+    tables = [table for key, names in made.items() if key in config for table in names]
+    return [f"{COHORT}/{table}.tsv" for table in tables]
+
+
+def get_cohort_tables(wildcards):
+    """All tidy tables of the cohort."""
+    return [*rules.summarise_cohort.output, *get_clinical_tables(wildcards)]
+
+
+def get_exchange(wildcards):
+    """What `all` makes for other programs."""
+    return [*PARQUET, *([f"{RESULTS}/bids"] if config["bids"] else [])]
+
+
+def get_included_rows(wildcards):
+    return {patient: [asdict(scan) for scan in SCANS[patient]] for patient in INCLUDED}
+
+
+def get_courses(wildcards):
+    """What the therapy of each patient gave, for the figures."""
+    return [table for patient in INCLUDED for table in get_dosimetry_tables(patient)]
+
+
+def get_panels(wildcards):
+    return [PatientFolder(RESULTS, patient).figures for patient in INCLUDED]
+
+
+def get_dicom_objects(wildcards):
+    """The DICOM objects of the patients that have volumes, unless the configuration wants none."""
+    wanted = config["dicom_objects"]["write"]
+    return [
+        PatientFolder(RESULTS, patient).dicom
+        for patient in INCLUDED
+        if wanted and SCANS[patient]
+    ]
+
+
+def get_dose_map(wildcards):
+    """The dose map and the cycles that it is scaled to, where there is one."""
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    paths = [folder.dose_map, folder.table("cycles")]
+    return paths if has_dose_map(wildcards.patient) else []
+
+
 def get_reports(wildcards):
     return [PatientFolder(RESULTS, patient).report for patient in INCLUDED]
+
+
+def get_documents(wildcards):
+    return [PatientFolder(RESULTS, patient).document for patient in INCLUDED]
+
+
+def get_plan_of_run():
+    """What this run is going to do, as theraflow.run wants to know it."""
+    dag = workflow.dag
+
+    def stage(rule):
+        return Path(rule.snakefile).stem if rule.output else None
+
+    def step(job):
+        patient, scan = map(job.wildcards_dict.get, ("patient", "scan"))
+        benchmark = Path(job.benchmark) if job.benchmark else None
+        return progress.Step(job.rule.name, stage(job.rule), patient, scan, benchmark)
+
+    planned = set(dag.needrun_jobs())
+    return progress.Plan(
+        steps={dag.jobid(job): step(job) for job in planned},
+        made=[step(job) for job in dag.jobs if job not in planned],
+        follows=frozenset(
+            (first.rule.name, job.rule.name)
+            for job in planned
+            for first in dag.dependencies[job]
+        ),
+        limits={
+            name: limit.value
+            for name, limit in workflow.global_resources.items()
+            if isinstance(limit.value, int)
+        },
+        stages=tuple(dict.fromkeys(filter(None, map(stage, workflow.rules)))),
+    )
+
+
+def watch_run():
+    """Keep the progress of this run below logs/runs, from the events that Snakemake tells its loggers."""
+    runs = Path(LOGS) / progress.FOLDER
+    earlier = progress.earlier_durations(runs)
+    keeper = progress.Keeper(progress.Progress(get_plan_of_run(), earlier), runs)
+    keeper.start()
+    logger.addHandler(progress.EventHandler(keeper.progress))
+    atexit.register(keeper.end, success=False)  # where Snakemake itself gives up
+    KEEPERS.append(keeper)
+
+
+def end_run(success):
+    """What the run has taken, and what a person needs to know of its results."""
+    results = Path(RESULTS)
+    reports = {patient: PatientFolder(results, patient).report for patient in SCANS}
+    for keeper in KEEPERS:
+        keeper.end(success)
+        try:
+            print(write_summary(keeper.progress, keeper.folder, results, reports))
+        except OSError as error:  # a full disk: the results are there all the same
+            print(f"The summary of the run cannot be written: {error}")
+    print(closing_words())
 
 
 def closing_words():

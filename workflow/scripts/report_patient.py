@@ -8,4 +8,5 @@ with job(snakemake.log[0], snakemake.threads):
 
     folder = PatientFolder(snakemake.params.results, snakemake.wildcards.patient)
     scans = [Scan(**row) for row in snakemake.params.scans]
-    write_patient_report(folder, scans, snakemake.params.settings, snakemake.output[0])
+    settings = snakemake.params.settings
+    write_patient_report(folder, scans, settings, snakemake.input.viewer, snakemake.output[0])

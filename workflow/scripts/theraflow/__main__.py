@@ -1,12 +1,14 @@
-"""The command line: `theraflow index DICOM_TREE`, or `python -m theraflow index DICOM_TREE`."""
+"""The command line: `theraflow index DICOM_TREE`, `theraflow progress`, or `python -m theraflow ...`."""
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from theraflow.errors import TheraflowError
+from theraflow.pacs.command import add_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TheraflowError as error:
         print(f"theraflow {options.command}: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the exit
     return 0
 
 
@@ -30,6 +34,14 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path(), metavar="FOLDER", help="where the sheets go (default: here)"
     )
     index.set_defaults(run=_index)
+    add_commands(commands.add_parser("pacs", help="studies from a PACS, results to it"))
+    progress = commands.add_parser("progress", help="how far the workflow is: patients, stages, time left, memory")
+    progress.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), metavar="RESULTS",
+        help="folder of results (default: results)",
+    )  # fmt: skip
+    progress.add_argument("--follow", action="store_true", help="print again and again until the run has ended")
+    progress.set_defaults(run=_progress)
     return parser
 
 
@@ -42,6 +54,12 @@ def _index(options: argparse.Namespace) -> None:
     if draft.undecided:
         print(f"{draft.undecided} cells are marked ? because they could not be decided; the column note says why")
     print(f"{options.output / 'series.tsv'} says what every series is and why it was taken or not")
+
+
+def _progress(options: argparse.Namespace) -> None:
+    from theraflow.run.terminal import show_progress
+
+    show_progress(options.results, options.follow)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ class Scan:
         series: SeriesInstanceUID that must be taken, or None.
         injected_mbq, injected_at, acquired_at, weight_kg, height_cm, units, decay_correction: overrides of the DICOM
             header, or None.
+        planar: whether planar views are taken, not a volume.
+        before_voiding: whether a planar scan shows all that was injected.
     """
 
     patient: str
@@ -33,10 +35,14 @@ class Scan:
     acquired_at: str | None = None
     units: str | None = None
     decay_correction: str | None = None
+    planar: bool = False
+    before_voiding: bool = False
 
     @property
     def emission(self) -> str:
-        """`pet` or `spect`: the name of the emission image."""
+        """`pet`, `spect` or `planar`: the name of the emission image."""
+        if self.planar:
+            return "planar"
         return "pet" if self.quantity == "suv" else "spect"
 
 
@@ -57,7 +63,7 @@ class PatientFolder:
         return self.root / "scans" / scan / "ct.nii.gz"
 
     def emission(self, scan: Scan) -> Path:
-        """PET in SUVbw (g/mL) or SPECT in Bq/mL."""
+        """PET in SUVbw (g/mL), SPECT in Bq/mL or planar views in counts per second."""
         return self.root / "scans" / scan.scan / f"{scan.emission}.nii.gz"
 
     def organs(self, scan: str) -> Path:
@@ -96,21 +102,62 @@ class PatientFolder:
         """Both scans upon each other, before and after the registration of `scan`."""
         return self.root / "registration" / f"{scan}.png"
 
+    def candidate_files(self, scan: str) -> tuple[Path, Path]:
+        """Candidate labels on the emission grid of a PET, and the table that tells of each."""
+        folder = self.root / "lesions" / "candidates"
+        return folder / f"{scan}.nii.gz", folder / f"{scan}.tsv"
+
     def lesion_map(self, scan: str | None = None) -> Path:
         """Lesion labels on the emission grid of `scan` (divided for a SPECT), or of the reference scan."""
         return self.root / "lesions" / (f"scans/{scan}.nii.gz" if scan else "lesions.nii.gz")
 
     def table(self, name: str) -> Path:
         """A table by its name in the contract, as `lesions`, `doses`, `response`."""
-        folder = {"lesions": "lesions", "candidates": "lesions", "response": ""}.get(name, "dosimetry")
+        lesions = dict.fromkeys(("lesions", "candidates", "tbr", "burden", "mismatch", "decisions_draft"), "lesions")
+        response = dict.fromkeys(("response", "targets", "percist_reference", "best_response"), "")
+        folder = {**lesions, **response}.get(name, "dosimetry")
         return self.root / folder / f"{name}.tsv"
+
+    @property
+    def dosimetry(self) -> Path:
+        """All that is made of the scans of activity."""
+        return self.root / "dosimetry"
+
+    @property
+    def dose_map_files(self) -> list[Path]:
+        """Dose maps of all nuclides and what is told of them, as far as they are there."""
+        return sorted([*self.dosimetry.glob("dose_gy_per_gbq*"), *map(self.table, ("dvh", "map_doses"))])
 
     @property
     def dose_map(self) -> Path:
         """Absorbed dose per administered activity of the therapy nuclide, Gy/GBq."""
         return self.root / "dosimetry" / "dose_gy_per_gbq.nii.gz"
 
+    def dose_map_of(self, nuclide: str) -> Path:
+        """The same of another nuclide: of the one that was measured, beside that of the therapy."""
+        return self.root / "dosimetry" / f"dose_gy_per_gbq_{nuclide}.nii.gz"
+
+    @property
+    def plan(self) -> Path:
+        """What the limits of the organs still allow, in words and numbers."""
+        return self.root / "dosimetry" / "plan.json"
+
     @property
     def report(self) -> Path:
         """The patient's report."""
         return self.root / "report.html"
+
+    @property
+    def document(self) -> Path:
+        """The essentials of the report, for paper."""
+        return self.root / "report.pdf"
+
+    @property
+    def dicom(self) -> Path:
+        """DICOM objects for other systems."""
+        return self.root / "dicom"
+
+    @property
+    def figures(self) -> Path:
+        """Figures of the patient for a paper."""
+        return self.root / "figures"

@@ -8,6 +8,8 @@ import pandas as pd
 from theraflow.errors import TheraflowError
 from theraflow.files import whole
 
+NAMES = ("patient", "scan", "timepoint", "annotation", "lesion", "region")  # words, also where they look like numbers
+
 
 def write_table(table: pd.DataFrame, path: Path | str, columns: Sequence[str]) -> None:
     """Write `table` with exactly `columns`, in that order; numbers keep full precision.
@@ -29,7 +31,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     """
     try:
         return pd.read_csv(
-            path, sep="\t", na_values=["NA"], keep_default_na=False, dtype={"patient": str, "scan": str},
+            path, sep="\t", na_values=["NA"], keep_default_na=False, dtype=dict.fromkeys(NAMES, str),
             float_precision="round_trip",  # the default is off by one unit in the last place
         )  # fmt: skip
     except (OSError, ValueError) as error:

@@ -294,4 +294,7 @@ def _note_planar(scans: Sequence[DraftScan], planar: Sequence[Series]) -> None:
         timed = [scan for scan in same if scan.started and one.acquired_at]
         if timed:
             nearest = min(timed, key=lambda scan: (abs(scan.started - one.acquired_at), scan.order))
-            nearest.notes.append(f"{one.kind} image of {one.acquired_at:%Y-%m-%d %H:%M} is there, too")
+            nearest.notes.append(
+                f"{one.kind} image of {one.acquired_at:%Y-%m-%d %H:%M} is there, too; for dosimetry, give its folder a "
+                "row of its own"
+            )

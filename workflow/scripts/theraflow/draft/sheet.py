@@ -39,7 +39,7 @@ _NO_SCAN = {
     Kind.SPECT_PROJECTIONS: "projections: has to be reconstructed first",
     Kind.PET_PROJECTION: "projection: no volume",
     Kind.CT: "not the CT of a scan: no scan lies in its frame of reference, or it covers too little of it",
-    **dict.fromkeys(PLANAR, "planar: no volume"),
+    **dict.fromkeys(PLANAR, "planar: for dosimetry, give its folder a row of its own in scans.tsv"),
 }
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,9 @@ class Table:
         groups: titles over several columns, as (title, number of columns); empty for none.
         name: file name of the download without suffix; empty for none.
         tsv: what the download holds: the whole table.
+        choices: columns by whose words the rows can be chosen on the page, with the name of the choice; with any,
+            there is a box for words of the whole row too.
+        lesions: the lesion that each row is about, which the viewer shows; empty for none.
     """
 
     columns: Sequence[str]
@@ -41,6 +44,8 @@ class Table:
     groups: Sequence[tuple[str, int]] = ()
     name: str = ""
     tsv: str = ""
+    choices: Mapping[int, str] = field(default_factory=dict)
+    lesions: Sequence[str] = ()
 
     @property
     def download(self) -> str:
@@ -55,17 +60,21 @@ class Columns:
     titles: list[str] = field(default_factory=list)
     cells: list[list[Cell]] = field(default_factory=list)
     numeric: list[bool] = field(default_factory=list)
+    choices: dict[int, str] = field(default_factory=dict)
 
-    def add(self, title: str, cells: Sequence[Cell], numeric: bool = False) -> None:
-        """Add a column."""
+    def add(self, title: str, cells: Sequence[Cell], numeric: bool = False, choice: str = "") -> None:
+        """Add a column; with the name of a choice, rows can be chosen by its words."""
+        if choice:
+            self.choices[len(self.titles)] = choice
         self.titles.append(title)
         self.cells.append(list(cells))
         self.numeric.append(numeric)
 
-    def table(self, groups: Sequence[tuple[str, int]] = ()) -> Table:
+    def table(self, groups: Sequence[tuple[str, int]] = (), lesions: Sequence[str] = ()) -> Table:
         """The table of all columns added so far."""
         numeric = frozenset(i for i, is_numeric in enumerate(self.numeric) if is_numeric)
-        return Table(self.titles, list(zip(*self.cells, strict=True)), numeric, groups)
+        rows = list(zip(*self.cells, strict=True))
+        return Table(self.titles, rows, numeric, groups, choices=self.choices, lesions=lesions)
 
 
 def is_missing(value: Any) -> bool:
@@ -117,6 +126,11 @@ def p_value(value: Any) -> Cell:
     if is_missing(value):
         return Cell(MISSING)
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", float(value))
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things in words, as `1 scan` and `2 scans`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def whole(value: Any) -> Cell:

@@ -5,17 +5,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from theraflow.files import read_json
 from theraflow.images import read_sidecar, sidecar_path
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import implausible_organs
 from theraflow.registration.emission import ALIGNED, CORRECTED, DOUBTFUL, NO_CT, NOT_CHECKABLE
+from theraflow.report.display import count
 
 GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"
 # A light is never told by its colour alone.
 VERDICTS: Mapping[str, str] = {"good": GOOD, "check": CHECK, "failed": BAD}
 SIGNS: Mapping[str, str] = {GOOD: "✓", CHECK: "!", BAD: "✗", NONE: "–"}
+SPOKEN: Mapping[str, str] = {GOOD: "good", CHECK: "to look at", BAD: "not good", NONE: "does not apply"}
+WORST_FIRST = (BAD, CHECK, GOOD, NONE)
+NAMED = 3  # so many scans are named in a light of several; of more their number is told
+# What `doses.tsv` says of a curve that passes all gates, and of one whose parameters are correlated.
+CURVE_GOOD, CORRELATED = "good", "correlation of "
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Light:
     def sign(self) -> str:
         """The mark inside the light."""
         return SIGNS[self.colour]
+
+    @property
+    def spoken(self) -> str:
+        """The mark for those who hear the page."""
+        return SPOKEN[self.colour]
 
 
 @dataclass
@@ -47,6 +59,9 @@ class ScanQuality:
 def check_scan(folder: PatientFolder, scan: Scan) -> ScanQuality:
     """Read the sidecars of one scan and judge them."""
     remarks: list[str] = []
+    if scan.planar:  # no volume: CT and regions are those of another scan
+        none = Light(NONE, "planar")
+        return ScanQuality(scan, _image(folder, scan, remarks), none, none, none, none, remarks)
     return ScanQuality(
         scan,
         _image(folder, scan, remarks),
@@ -56,6 +71,118 @@ def check_scan(folder: PatientFolder, scan: Scan) -> ScanQuality:
         _registration(folder, scan, remarks),
         remarks,
     )
+
+
+def remarks_of(checks: Sequence[ScanQuality]) -> list[tuple[str, str]]:
+    """Every remark once, with the scans that it concerns before it."""
+    scans: dict[str, list[str]] = {}
+    for check in checks:
+        for sentence in check.remarks:
+            scans.setdefault(sentence, []).append(check.scan.scan)
+    return [(", ".join(names), sentence) for sentence, names in scans.items()]
+
+
+def summarise(
+    checks: Sequence[ScanQuality],
+    lesions: pd.DataFrame,
+    unsearched: int,
+    doses: pd.DataFrame,
+    plan: pd.DataFrame,
+    response: pd.DataFrame,
+) -> list[tuple[str, Light]]:
+    """All checks of a patient, each as one light: the worst of its scans, lesions or regions.
+
+    Args:
+        checks: of every scan.
+        lesions: `lesions.tsv`.
+        unsearched: number of scans in which nobody has looked for lesions.
+        doses, plan, response: the tables of these names; empty where the patient has none.
+
+    Returns:
+        Name of the check and its light, in the order of the stages.
+    """
+    by_scan = [
+        (name, together([(check.scan.scan, getattr(check, part)) for check in checks]))
+        for name, part in (
+            ("Header and SUV", "image"), ("CT", "ct"), ("CT on emission", "alignment"), ("Organs", "organs"),
+            ("Registration", "registration"),
+        )
+    ]  # fmt: skip
+    return [
+        *by_scan,
+        ("Identity of lesions", _identity(lesions, unsearched)),
+        ("Dosimetry curves", _curves(doses)),
+        ("Dose limits", _limits(plan)),
+        ("Comparable scans", _comparable(response)),
+    ]
+
+
+def together(lights: Sequence[tuple[str, Light]]) -> Light:
+    """One light for several scans: the colour of the worst, and which ones have it.
+
+    Args:
+        lights: name of the scan, and its light.
+    """
+    colours = {light.colour for _, light in lights}
+    worst = next(colour for colour in WORST_FIRST if colour in colours)
+    same = [(name, light.words) for name, light in lights if light.colour == worst]
+    told = list(dict.fromkeys(words for _, words in same))
+    which = f"all {len(lights)} scans" if len(lights) > 1 else lights[0][0]
+    if len(same) < len(lights):
+        which = ", ".join(name for name, _ in same) if len(same) <= NAMED else f"{len(same)} of {len(lights)} scans"
+    if worst == GOOD:  # measures of each scan are in its own row
+        told = list(dict.fromkeys(words.partition(",")[0] for words in told))
+    return Light(worst, f"{which}: {'; '.join(told[:2])}{'; …' if len(told) > 2 else ''}")
+
+
+def _identity(lesions: pd.DataFrame, unsearched: int) -> Light:
+    if unsearched:
+        return Light(CHECK, f"{count(unsearched, 'scan')} not searched for lesions")
+    if lesions.empty:
+        return Light(NONE, "no lesion")
+    doubtful = lesions.loc[lesions["look"].notna(), "lesion"].nunique()
+    return Light(CHECK, f"{count(doubtful, 'lesion')} to look at") if doubtful else Light(GOOD, "no doubt remarked")
+
+
+def _curves(doses: pd.DataFrame) -> Light:
+    if doses.empty:
+        return Light(NONE, "no dosimetry")
+    judged = doses.drop_duplicates("region").dropna(subset="quality")
+    if judged.empty:
+        return Light(NONE, "not judged")
+    good = int(judged["quality"].map(_passes).sum())
+    apart = ", correlations apart" if judged["quality"].str.contains(CORRELATED).any() else ""
+    words = f"{good} of {count(len(judged), 'curve')} pass all gates{apart}"
+    return Light(GOOD if good == len(judged) else CHECK, words)
+
+
+def _passes(quality: str) -> bool:
+    """Whether a curve passes all gates but that of correlation, which the times of the scans decide alone."""
+    return all(gate == CURVE_GOOD or gate.startswith(CORRELATED) for gate in quality.split("; "))
+
+
+def _limits(plan: pd.DataFrame) -> Light:
+    limited = plan[plan["limit_gy"].notna()]
+    if limited.empty:
+        return Light(NONE, "none configured" if len(plan) else "no plan")
+    for colour, what, concerned in (
+        (BAD, "reached", limited["max_activity_gbq"] <= 0.0),
+        (CHECK, "not known", limited["max_activity_gbq"].isna()),
+        (CHECK, "may be reached (above 5 %)", limited["max_activity_95_gbq"] <= 0.0),
+    ):
+        if concerned.any():
+            regions = limited.loc[concerned, "region"].unique()  # one may have several limits
+            return Light(colour, f"{what}: {', '.join(regions).replace('_', ' ')}")
+    return Light(GOOD, f"room below {count(len(limited), 'limit')}")
+
+
+def _comparable(response: pd.DataFrame) -> Light:
+    told = response["comparable"].dropna()
+    if told.empty:
+        return Light(NONE, "nothing to compare")
+    if "no" in set(told):
+        return Light(BAD, "no, see Response")
+    return Light(CHECK, "not fully known, see Response") if "unknown" in set(told) else Light(GOOD, "yes")
 
 
 def is_miniature(folder: PatientFolder, scans: Sequence[Scan]) -> bool:
@@ -70,7 +197,7 @@ def _image(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
     remarks += flags
     if overrides:
         remarks.append(f"Taken from scans.tsv in place of the DICOM header: {', '.join(overrides)}.")
-    found = _count(len(flags), "remark")
+    found = count(len(flags), "remark")
     if flags or overrides:
         return Light(CHECK, found if flags else "values of the sheet")
     return Light(GOOD, "no remark")
@@ -84,7 +211,7 @@ def _ct(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
         return Light(NONE, "no CT")
     flags = read_sidecar(folder.ct(scan.scan)).get("flags") or []
     remarks += flags
-    return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
+    return Light(CHECK, count(len(flags), "remark")) if flags else Light(GOOD, "present")
 
 
 def judge_alignment(check: Mapping[str, Any], remarks: list[str]) -> Light:
@@ -135,7 +262,7 @@ def _organs(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
         return Light(BAD, "miniature model")
     if doubtful:
         return Light(CHECK, f"{len(doubtful)} not plausible")
-    return Light(CHECK, _count(len(flags), "remark")) if flags else Light(GOOD, "present")
+    return Light(CHECK, count(len(flags), "remark")) if flags else Light(GOOD, "present")
 
 
 def _registration(folder: PatientFolder, scan: Scan, remarks: list[str]) -> Light:
@@ -165,7 +292,3 @@ def judge_registration(quality: Mapping[str, Any], remarks: list[str]) -> Light:
             remarks.append(f"Registration: {name.replace('_', ' ')} {shown} ({wanted}).")
     verdict = str(quality["verdict"])
     return Light(VERDICTS[verdict], f"{verdict}, {quality['method'].partition(':')[0]}")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

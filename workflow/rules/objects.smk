@@ -1,0 +1,34 @@
+# What other systems read: DICOM SEG, SR, RTDOSE and pictures of a patient, in the original studies.
+
+
+rule dicom_objects:
+    input:
+        images=get_patient_images,
+        organs=get_patient_organs,
+        lesions=f"{PATIENT}/lesions/lesions.tsv",
+        maps=f"{PATIENT}/lesions/scans",
+        dose=get_dose_map,
+        codes=RESOURCES / "anatomy_codes.tsv",
+    output:
+        objects=directory(f"{PATIENT}/dicom"),
+    log:
+        f"{LOGS}/{{patient}}/dicom_objects.log",
+    benchmark:
+        f"{LOGS}/{{patient}}/dicom_objects.benchmark.tsv"
+    priority: 6
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+    params:
+        scans=get_scan_rows,
+        organs=lambda wildcards: [
+            scan.scan for scan in SCANS[wildcards.patient] if has_organs(scan)
+        ],
+        dose_map=lambda wildcards: has_dose_map(wildcards.patient),
+        tracers=config["tracers"],
+        identity=config["dicom_objects"]["identity"],
+        results=get_results,
+        code=code_digest("theraflow.objects"),
+    script:
+        "../scripts/write_dicom_objects.py"
