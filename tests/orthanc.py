@@ -1,6 +1,8 @@
 """A PACS for tests: Orthanc, alone in a folder and on ports of its own, answering this computer only."""
 
+import contextlib
 import json
+import random
 import socket
 import subprocess
 import time
@@ -17,10 +19,12 @@ STARTS_WITHIN_S = 60.0
 
 
 def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nothing listens at, and below those that Linux gives to whoever asks for any port."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
 )
 
-from orthanc import free_port
 from theraflow.pacs.association import send_at_once
 from theraflow.pacs.connection import Connection
 from theraflow.virtual.writer import Header, Injection, write_ct, write_pet, write_seg
@@ -104,10 +103,9 @@ class Pacs:
             (evt.EVT_C_GET, self._get),
             (evt.EVT_C_STORE, self._store),
         ]
-        port = free_port()
-        server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         try:
-            yield Connection("127.0.0.1", port, "ARCHIVE", "THERAFLOW", timeout_s=timeout_s)
+            yield Connection("127.0.0.1", server.socket.getsockname()[1], "ARCHIVE", "THERAFLOW", timeout_s=timeout_s)
         finally:
             self.end.set()
             server.shutdown()

@@ -83,7 +83,9 @@ def test_sop_classes_are_asked_for_else_known_by_modality(tmp_path, pet, tells_c
 def test_a_series_that_is_not_whole_leaves_nothing(tmp_path, pet, changes, sentence):
     if "given" in changes:
         changes = changes | {"given": pet[: changes["given"]]}
-    ((one,), _) = fetched(Pacs(pet, **changes), tmp_path)
+    found, problems = fetched(Pacs(pet, **changes), tmp_path)
+    assert not problems
+    (one,) = found
     assert re.search(sentence, one.problem)
     assert not left(tmp_path)
     ((again,), _) = fetched(Pacs(pet), tmp_path)

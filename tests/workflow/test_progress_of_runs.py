@@ -33,7 +33,7 @@ def wait_for(run: Run, condition, seconds: float = 150.0) -> dict:
         if told and condition(told[-1]):
             return told[-1]
         assert time.monotonic() < end, told
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_killed_run_and_two_at_once(make_run, repository_cases):
     run = make_run("killed and two")
     run.write(repository_cases)
     with run.start(*imports("STS_002"), cores=1) as process:
-        wait_for(run, lambda told: told["running"])
+        wait_for(run, lambda told: told["state"] == "running")  # told before the first job begins
         os.killpg(process.pid, signal.SIGKILL)
     told = json.loads(progress_files(run)[-1].read_text())
     assert told["state"] == "running"

@@ -237,7 +237,7 @@ rule patient_panel:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scans=get_scan_rows,
         settings={"tracers": config["tracers"]},

@@ -107,6 +107,11 @@ wildcard_constraints:
     scan="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
+def memory(mb):
+    """Memory of a job in MB: more at each further attempt, for a cluster ends jobs that take more than they asked."""
+    return lambda wildcards, attempt: mb * attempt
+
+
 def get_results(wildcards):
     return RESULTS
 

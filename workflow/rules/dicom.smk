@@ -13,7 +13,7 @@ rule import_ct:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         scan=get_scan_row,
         code=code_digest("theraflow.dicom"),
@@ -35,7 +35,7 @@ rule import_emission:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         scan=get_scan_row,
         tracer=get_tracer,
@@ -61,7 +61,7 @@ rule normalise_pet:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         code=code_digest("theraflow.dicom"),
     script:
@@ -81,7 +81,7 @@ rule import_planar:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=500,
+        mem_mb=memory(500),
     params:
         scan=get_scan_row,
         tracer=get_tracer,

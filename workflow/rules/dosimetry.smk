@@ -31,7 +31,7 @@ rule measure_planar:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scans=get_all_scan_rows,
         settings=config["dosimetry"],
@@ -61,7 +61,7 @@ rule activity:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scans=get_all_scan_rows,
         settings=config["dosimetry"],
@@ -166,7 +166,7 @@ rule dose_map:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],

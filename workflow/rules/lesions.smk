@@ -19,7 +19,7 @@ rule candidates:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        mem_mb=memory(3000),
     params:
         scan=get_scan_row,
         settings=get_candidate_settings,
@@ -55,7 +55,7 @@ rule lesions:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        mem_mb=memory(3000),
     params:
         scans=get_scan_rows,
         reference=get_reference_row,

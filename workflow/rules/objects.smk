@@ -19,7 +19,7 @@ rule dicom_objects:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        mem_mb=memory(3000),
     params:
         scans=get_scan_rows,
         organs=lambda wildcards: [

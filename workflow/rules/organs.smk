@@ -35,7 +35,7 @@ rule organs:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=8000 if ORGANS["resolution"] < 6 else 3000,
+        mem_mb=memory(8000 if ORGANS["resolution"] < 6 else 3000),
         gpu=lambda wildcards: 0 if get_scan(wildcards).organs else GPUS,
     params:
         scan=get_scan_row,

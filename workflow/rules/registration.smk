@@ -15,7 +15,7 @@ rule align_emission:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scan=get_scan_row,
         results=get_results,
@@ -43,7 +43,7 @@ rule register:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         reference=get_reference_row,
         scan=get_scan_row,
@@ -75,7 +75,7 @@ rule judge_registration:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1500,
+        mem_mb=memory(1500),
     params:
         reference=get_reference_row,
         scan=get_scan_row,

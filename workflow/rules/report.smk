@@ -27,7 +27,7 @@ rule patient_report:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scans=get_all_scan_rows,
         settings={
@@ -64,7 +64,7 @@ rule patient_document:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         scans=get_all_scan_rows,
         settings={"tracers": config["tracers"]},

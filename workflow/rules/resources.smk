@@ -17,7 +17,7 @@ rule kernel:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
     params:
         code=code_digest("theraflow.dosimetry.s_values.transport"),
     script:

@@ -21,7 +21,7 @@ rule response:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
     params:
         scans=get_scan_rows,
         settings={
