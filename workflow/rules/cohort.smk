@@ -3,9 +3,7 @@
 
 rule summarise_cohort:
     input:
-        tables=lambda wildcards: [
-            table for patient in INCLUDED for table in get_patient_tables(patient)
-        ],
+        patients_results=get_all_last_results,
         patients=config.get("patients", []),
         expression=f"{COHORT}/expression.tsv" if "expression" in config else [],
     output:
@@ -161,10 +159,7 @@ rule grade_toxicity:
 
 rule judge_eligibility:
     input:
-        tables=lambda wildcards: [
-            PatientFolder(RESULTS, patient).table("tbr") for patient in INCLUDED
-        ]
-        + [table for patient in INCLUDED for table in get_dosimetry_tables(patient)],
+        patients_results=get_all_last_results,
         patients=config.get("patients", []),
         toxicity=f"{COHORT}/toxicity.tsv" if "toxicity" in config else [],
     output:
@@ -190,7 +185,6 @@ rule judge_eligibility:
 rule figures:
     input:
         rules.summarise_cohort.output,
-        courses=get_courses,
     output:
         report(
             directory(f"{COHORT}/figures"),
@@ -219,9 +213,6 @@ rule figures:
 rule patient_panel:
     input:
         f"{PATIENT}/lesions/lesions.tsv",
-        f"{PATIENT}/lesions/scans",
-        images=get_patient_images,
-        alignments=get_patient_alignments,
     output:
         report(
             directory(f"{PATIENT}/figures"),
@@ -250,7 +241,6 @@ rule patient_panel:
 rule manuscript_tables:
     input:
         rules.summarise_cohort.output,
-        courses=get_courses,
         patients=config.get("patients", []),
         toxicity=f"{COHORT}/toxicity_worst.tsv" if "toxicity" in config else [],
     output:

@@ -40,7 +40,6 @@ LOGS = f"{RESULTS}/logs"
 PATIENT = f"{RESULTS}/{{patient}}"
 SCAN = f"{PATIENT}/scans/{{scan}}"
 COHORT = f"{RESULTS}/cohort"
-RESPONSE_TABLES = ("response", "best_response", "targets", "percist_reference")
 
 
 def read_schema(name):
@@ -228,10 +227,6 @@ def get_planar_table(wildcards):
     return [table] if PLANAR[wildcards.patient] else []
 
 
-def get_patient_images(wildcards):
-    return [image for scan in SCANS[wildcards.patient] for image in get_images(scan)]
-
-
 def get_organs(scan):
     """Organ labels of a scan and the table that says which are plausible; nothing where it has none."""
     folder = PatientFolder(RESULTS, scan.patient)
@@ -239,33 +234,37 @@ def get_organs(scan):
     return list(paths) if has_organs(scan) else []
 
 
-def get_patient_organs(wildcards):
-    return [path for scan in SCANS[wildcards.patient] for path in get_organs(scan)]
+# A job lists the last files of what it goes back to: they stand for all that was made before them. To list every
+# image and table that it reads would cost ten times the planning.
 
 
-def get_alignments(scans):
-    """How CT and emission image of each scan lie to each other."""
-    return [
-        path
-        for scan in scans
-        for folder in [PatientFolder(RESULTS, scan.patient)]
-        for path in (folder.ct_to_emission(scan.scan), folder.emission_check(scan.scan))
-    ]
-
-
-def get_patient_alignments(wildcards):
-    return get_alignments(SCANS[wildcards.patient])
-
-
-def get_patient_transforms(wildcards):
+def get_registered(wildcards):
+    """What stands for all images, organs and transforms of the patient: the verdicts on the registrations."""
     folder = PatientFolder(RESULTS, wildcards.patient)
-    named = (folder.to_scan, folder.to_reference, folder.registration_quality)
-    return [name(scan.scan) for scan in SCANS[wildcards.patient] for name in named]
+    return [folder.registration_quality(scan.scan) for scan in SCANS[wildcards.patient]]
 
 
-def get_registration_pictures(wildcards):
+def get_registered_reference(wildcards):
+    """The same of the patient's reference scan, for another scan."""
     folder = PatientFolder(RESULTS, wildcards.patient)
-    return [folder.registration_picture(scan.scan) for scan in SCANS[wildcards.patient]]
+    reference = get_reference(wildcards).scan
+    return (
+        [folder.registration_quality(reference)] if wildcards.scan != reference else []
+    )
+
+
+def get_last_results(patient):
+    """What stands for all tables and images of a patient: the response for lesions, the plan for doses, its table for
+    the dose map.
+    """
+    folder = PatientFolder(RESULTS, patient)
+    dosimetry = [folder.plan] if has_dosimetry(patient) else []
+    dose_map = [folder.table("dvh")] if has_dose_map(patient) else []
+    return [folder.table("response"), *dosimetry, *dose_map]
+
+
+def get_all_last_results(wildcards):
+    return [path for patient in INCLUDED for path in get_last_results(patient)]
 
 
 def get_annotations(wildcards):
@@ -315,37 +314,6 @@ def get_blood(wildcards):
     return [row for row in BLOOD if row["patient"] == wildcards.patient]
 
 
-def get_dosimetry_tables(patient):
-    folder = PatientFolder(RESULTS, patient)
-    names = [
-        "curves",
-        "doses",
-        "administrations",
-        "uncertainty",
-        "fitted",
-        "cycles",
-        "course",
-        "plan",
-    ]
-    names += ["dvh", "map_doses"] if has_dose_map(patient) else []
-    return [folder.table(name) for name in names] if has_dosimetry(patient) else []
-
-
-def get_plan(wildcards):
-    """What the plan says in words, where there is dosimetry."""
-    folder = PatientFolder(RESULTS, wildcards.patient)
-    return [folder.plan] if has_dosimetry(wildcards.patient) else []
-
-
-def get_patient_tables(patient):
-    folder = PatientFolder(RESULTS, patient)
-    return [
-        folder.table("lesions"),
-        *(folder.table(name) for name in RESPONSE_TABLES),
-        *get_dosimetry_tables(patient),
-    ]
-
-
 def get_clinical_tables(wildcards):
     """The tables made of the clinical sheets and of the criteria of eligibility that the configuration has."""
     made = {
@@ -369,11 +337,6 @@ def get_exchange(wildcards):
 
 def get_included_rows(wildcards):
     return {patient: [asdict(scan) for scan in SCANS[patient]] for patient in INCLUDED}
-
-
-def get_courses(wildcards):
-    """What the therapy of each patient gave, for the figures."""
-    return [table for patient in INCLUDED for table in get_dosimetry_tables(patient)]
 
 
 def get_panels(wildcards):

@@ -16,9 +16,6 @@ RECOVERY = list(filter(None, [config["dosimetry"]["recovery"]]))
 rule measure_planar:
     input:
         planar=get_planar_images,
-        images=get_patient_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         coefficients=RESOURCES / "attenuation_coefficients.csv",
     output:
@@ -43,10 +40,7 @@ rule measure_planar:
 
 rule activity:
     input:
-        images=get_patient_images,
         planar=get_planar_table,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         densities=DENSITIES,
         marrow=RESOURCES / "marrow_reference.csv",
@@ -75,8 +69,6 @@ rule activity:
 rule doses:
     input:
         curves=f"{PATIENT}/dosimetry/curves.tsv",
-        images=get_patient_images,
-        planar=get_planar_images,
         s_values=S_VALUES,
         population=RESOURCES / "population_kinetics.csv",
         marrow=RESOURCES / "marrow_reference.csv",
@@ -108,8 +100,6 @@ rule doses:
 rule plan:
     input:
         doses=f"{PATIENT}/dosimetry/doses.tsv",
-        administrations=f"{PATIENT}/dosimetry/administrations.tsv",
-        cycles=f"{PATIENT}/dosimetry/cycles.tsv",
     output:
         course=f"{PATIENT}/dosimetry/course.tsv",
         plan=f"{PATIENT}/dosimetry/plan.tsv",
@@ -143,16 +133,9 @@ rule plan:
 # Beside its outputs stands the map of the measured nuclide, whose name only the DICOM files know.
 rule dose_map:
     input:
-        curves=f"{PATIENT}/dosimetry/curves.tsv",
         doses=f"{PATIENT}/dosimetry/doses.tsv",
-        administrations=f"{PATIENT}/dosimetry/administrations.tsv",
         kernels=sorted((RESOURCES / "kernels").glob("*.tsv")),
         densities=[*DENSITIES, RESOURCES / "ct_densities.csv"],
-        images=get_patient_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
-        transforms=get_patient_transforms,
-        lesions=f"{PATIENT}/lesions/lesions.tsv",
     output:
         image=f"{PATIENT}/dosimetry/dose_gy_per_gbq.nii.gz",
         sidecar=f"{PATIENT}/dosimetry/dose_gy_per_gbq.json",

@@ -4,9 +4,7 @@
 # What each PET shows by itself: a reader's edit does not make it again.
 rule candidates:
     input:
-        image=lambda wildcards: get_images(get_scan(wildcards))[0],
-        organs=lambda wildcards: get_organs(get_scan(wildcards)),
-        alignment=lambda wildcards: get_alignments([get_scan(wildcards)]),
+        registered=f"{PATIENT}/registration/{{scan}}.json",
     output:
         labels=f"{PATIENT}/lesions/candidates/{{scan}}.nii.gz",
         sidecar=f"{PATIENT}/lesions/candidates/{{scan}}.json",
@@ -31,10 +29,7 @@ rule candidates:
 
 rule lesions:
     input:
-        images=get_patient_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
-        transforms=get_patient_transforms,
+        registered=get_registered,
         found=get_candidates,
         annotations=get_annotations,
     output:

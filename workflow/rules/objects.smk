@@ -3,10 +3,7 @@
 
 rule dicom_objects:
     input:
-        images=get_patient_images,
-        organs=get_patient_organs,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
-        maps=f"{PATIENT}/lesions/scans",
         dose=get_dose_map,
         codes=RESOURCES / "anatomy_codes.tsv",
     output:

@@ -3,14 +3,7 @@
 
 rule patient_report:
     input:
-        tables=lambda wildcards: get_patient_tables(wildcards.patient),
-        plan=get_plan,
-        images=get_patient_images,
-        planar=get_planar_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
-        transforms=get_patient_transforms,
-        registrations=get_registration_pictures,
+        last=lambda wildcards: get_last_results(wildcards.patient),
         viewer=ancient(rules.viewer.output.library),
     output:
         report(
@@ -42,13 +35,7 @@ rule patient_report:
 
 rule patient_document:
     input:
-        tables=lambda wildcards: get_patient_tables(wildcards.patient),
-        plan=get_plan,
-        images=get_patient_images,
-        planar=get_planar_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
-        transforms=get_patient_transforms,
+        last=lambda wildcards: get_last_results(wildcards.patient),
     output:
         report(
             f"{PATIENT}/report.pdf",

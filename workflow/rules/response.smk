@@ -4,10 +4,6 @@
 rule response:
     input:
         lesions=f"{PATIENT}/lesions/lesions.tsv",
-        images=get_patient_images,
-        organs=get_patient_organs,
-        alignments=get_patient_alignments,
-        maps=f"{PATIENT}/lesions/scans",
     output:
         table=f"{PATIENT}/response.tsv",
         targets=f"{PATIENT}/targets.tsv",

@@ -1,10 +1,15 @@
-"""One scan to the patient's reference scan."""
+"""One scan to the patient's reference scan, its CT to its own emission image, and how good both are."""
 
 from theraflow.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from theraflow.layout import PatientFolder, Scan
-    from theraflow.registration import register
+    from theraflow.registration import align_emission, judge, register
+    from theraflow.registration.picture import write_picture
 
     reference, scan = Scan(**snakemake.params.reference), Scan(**snakemake.params.scan)
-    register(reference, scan, PatientFolder(snakemake.params.results, scan.patient), snakemake.threads)
+    folder = PatientFolder(snakemake.params.results, scan.patient)
+    align_emission(scan, folder, snakemake.threads)
+    register(reference, scan, folder, snakemake.threads)
+    judge(reference, scan, folder)
+    write_picture(reference, scan, folder)

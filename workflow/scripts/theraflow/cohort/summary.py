@@ -172,7 +172,7 @@ def concatenate(paths: Sequence[Path], header: Sequence[str]) -> pd.DataFrame:
             raise TheraflowError(f"{path} cannot be read as a table ({error}).") from error
         missing = [column for column in header if column not in table.columns]
         if missing:
-            raise TheraflowError(f"{path} lacks the columns {', '.join(missing)}; delete it so that it is made again.")
+            raise TheraflowError(f"{path} lacks the columns {', '.join(missing)}; delete it and make it again by its name with snakemake.")
         tables.append(table)
     return pd.concat([pd.DataFrame(columns=list(header), dtype=str), *tables], ignore_index=True)
 

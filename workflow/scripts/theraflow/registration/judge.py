@@ -109,7 +109,7 @@ def verdict_of(folder: PatientFolder, scan: str) -> str:
     try:
         return str(read_json(path)["verdict"])
     except KeyError as error:
-        raise TheraflowError(f"{path} has no verdict; delete it so that it is made again.") from error
+        raise TheraflowError(f"{path} has no verdict; delete it and make it again by its name with snakemake.") from error
 
 
 def summarise(agreements: Mapping[str, Agreement]) -> dict[str, float]:

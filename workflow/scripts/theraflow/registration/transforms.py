@@ -33,7 +33,7 @@ def read_transform(path: Path | str) -> sitk.Transform:
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise TheraflowError(f"{path} cannot be read as a transform; delete it so that it is made again.") from error
+        raise TheraflowError(f"{path} cannot be read as a transform; delete it and make it again by its name with snakemake.") from error
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
