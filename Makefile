@@ -2,7 +2,7 @@
 # make demo   virtual patients, the whole workflow, reports
 # make test   all tests
 # make kernels  the S values' kernels anew (they are in resources/kernels)
-# make lint   ruff, snakefmt, snakemake --lint, versions
+# make lint   ruff, snakefmt, snakemake --lint, versions, hadolint
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CORES ?= 2
@@ -66,3 +66,4 @@ lint: env
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/snakemake --lint
 	$(BIN)/python tools/versions.py --check
+	$(BIN)/hadolint Dockerfile

@@ -58,7 +58,8 @@ def theraflow_engine(image: np.ndarray) -> Callable[[np.ndarray, np.ndarray], di
     """All of the lesion table: maximum, mean, median, three peaks, TLG, volume, centroid, diameters."""
     import SimpleITK as sitk
 
-    from theraflow.lesions import Region, geometry, uptake
+    from theraflow.lesions import Region, geometry
+    from theraflow.lesions.uptake import uptake
 
     grid = sitk.Image([8, 8, 8], sitk.sitkUInt8)  # of the grid only spacing, origin and direction count here
     grid.SetSpacing([VOXEL_MM] * 3)

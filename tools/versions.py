@@ -21,6 +21,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 ENVIRONMENT = ROOT / "environment.yml"
+# Where the version of Python must be written once more, for nothing but a literal will do there.
+CONTAINERS = {"Dockerfile": r"^ARG PYTHON=(\S+)$", "apptainer.def": r"^ +PYTHON=(\S+)$"}
 PYTHON = "3.11"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # The torchvision that belongs to the pinned torch; named only for conda users, whose pip follows dependencies.
@@ -102,6 +104,10 @@ def differences() -> list[str]:
     found += [f"requirements.lock must not hold {name}." for name in pins if LEFT_OUT.match(name)]
     if ENVIRONMENT.read_text() != environment_text(pins):
         found.append("environment.yml differs from requirements.lock: run `python tools/versions.py --write`.")
+    for name, pattern in CONTAINERS.items():
+        named = set(re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE))
+        if named != {PYTHON}:
+            found.append(f"{name} names Python {', '.join(sorted(named)) or 'nowhere'}, but the lock is for {PYTHON}.")
     return found
 
 
@@ -116,7 +122,7 @@ def main() -> int:
         LOCK.write_text(lock_text(pins))
         ENVIRONMENT.write_text(environment_text(read_lock()))
     found = differences()
-    print("\n".join(found) or "pyproject.toml, requirements.lock and environment.yml agree.")
+    print("\n".join(found) or "pyproject.toml, requirements.lock, environment.yml and the containers agree.")
     return 1 if found else 0
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import SimpleITK as sitk
 from alignment_on_disk import write_alignment
 
-from theraflow.cohort.summary import HEADERS
+from theraflow.cohort.joined import HEADERS
 from theraflow.dosimetry.curves.kinetics import written
 from theraflow.images import from_array, write_image
 from theraflow.layout import PatientFolder, Scan

@@ -7,7 +7,8 @@ from patient_on_disk import LESIONS, SETTINGS, TRACERS, lesion_rows, scans, writ
 from scipy import stats
 
 from theraflow.cohort import comparisons, detection, exports, statistics, summarise_cohort, survival
-from theraflow.cohort.summary import HEADERS, first_cycles
+from theraflow.cohort.joined import HEADERS
+from theraflow.cohort.summary import first_cycles
 from theraflow.dosimetry.doses import DOSE_COLUMNS
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder

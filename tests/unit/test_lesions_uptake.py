@@ -16,9 +16,8 @@ from theraflow.lesions import (
     organ_background,
     physiologic_organs,
     shell_background,
-    uptake,
 )
-from theraflow.lesions.uptake import sum_of_parts
+from theraflow.lesions.uptake import sum_of_parts, uptake
 from theraflow.organs import ORGAN_IDS
 
 SHAPE = (50, 52, 54)

@@ -11,7 +11,8 @@ from registration_pairs import errors, organ_points, write_scan
 from scipy.spatial.transform import Rotation
 
 from theraflow.layout import PatientFolder
-from theraflow.registration import judge, read_transform, register, verdict_of
+from theraflow.registration import read_transform, register, verdict_of
+from theraflow.registration.judge import judge
 from theraflow.virtual.anatomy import Anatomy, Grid, Pose
 from theraflow.virtual.render import Ellipsoid, hounsfield
 

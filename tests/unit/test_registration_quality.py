@@ -17,8 +17,8 @@ from theraflow.files import read_json, write_json
 from theraflow.images import from_array, write_image
 from theraflow.layout import PatientFolder
 from theraflow.organs import ORGAN_IDS
-from theraflow.registration import judge, verdict_of, write_transform
-from theraflow.registration.judge import ORGAN_LIMITS, compare_organs, surface_distances_mm
+from theraflow.registration import verdict_of, write_transform
+from theraflow.registration.judge import ORGAN_LIMITS, compare_organs, judge, surface_distances_mm
 from theraflow.registration.picture import write_picture
 from theraflow.registration.quality import LIMITS
 from theraflow.registration.stage import BY_CT, BY_EMISSION, SAME_FRAME, SAME_SCAN

@@ -13,7 +13,8 @@ from theraflow.errors import TheraflowError
 from theraflow.images import read_image, to_array
 from theraflow.images.body import find_body
 from theraflow.layout import PatientFolder
-from theraflow.registration import carry_mask, judge, map_points, passage, read_transform, register
+from theraflow.registration import carry_mask, map_points, passage, read_transform, register
+from theraflow.registration.judge import judge
 from theraflow.registration.quality import EMISSION_LIMITS, LIMITS, verdict
 from theraflow.registration.rigid import best_shift
 from theraflow.virtual.anatomy import COUCH, Anatomy, Grid, Pose

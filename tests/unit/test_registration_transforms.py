@@ -1,5 +1,7 @@
 """Carrying points and masks, against maps and shapes that are known in closed form."""
 
+import time
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -126,3 +128,21 @@ def test_small_lesion_survives_large_voxels_and_lost_ones_are_empty():
     assert to_array(elsewhere).sum() == 0
     nothing = carry_mask(mask * 0, empty_grid([8] * 3, [4.0] * 3), way)
     assert to_array(nothing).sum() == 0
+
+
+def test_the_same_transform_gives_the_same_bytes_at_any_time(tmp_path):
+    field = sitk.Image([6, 5, 4], sitk.sitkVectorFloat64, 3) + 0.25
+    displacement = sitk.DisplacementFieldTransform(field)
+    transform = sitk.CompositeTransform([sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), displacement])
+    stamped = []
+    for second in (0, 1):
+        if second:
+            time.sleep(1.1)  # HDF5 stamps whole seconds
+        write_transform(transform, tmp_path / f"{second}.h5")
+        sitk.WriteTransform(transform, str(tmp_path / f"stamped{second}.h5"))
+        stamped.append((tmp_path / f"stamped{second}.h5").read_bytes())
+    assert stamped[0] != stamped[1]  # as ITK writes it
+    assert (tmp_path / "0.h5").read_bytes() == (tmp_path / "1.h5").read_bytes()
+    read, as_itk = read_transform(tmp_path / "0.h5"), sitk.ReadTransform(str(tmp_path / "stamped0.h5"))
+    assert read.GetParameters() == as_itk.GetParameters() and read.GetFixedParameters() == as_itk.GetFixedParameters()
+    assert read.TransformPoint((0.5, 1.5, 2.5)) == as_itk.TransformPoint((0.5, 1.5, 2.5)) != (0.5, 1.5, 2.5)

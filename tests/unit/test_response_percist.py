@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theraflow.response import Reference, lean_body_mass_kg, percist
+from theraflow.response import Reference, lean_body_mass_kg
 from theraflow.response.percist import (
     Acquisition,
     Lesion,
@@ -16,6 +16,7 @@ from theraflow.response.percist import (
     is_left,
     is_measurable,
     overruled,
+    percist,
     reference_of_pair,
     risen,
     tlg_change_percent,

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theraflow.response import Measured, best_response, choose_targets, confirmed_best_response, recist
+from theraflow.response import Measured, best_response, choose_targets, confirmed_best_response
 from theraflow.response.recist import (
     choose_non_targets,
     grown_nodes,
     non_target_response,
+    recist,
     target_response,
 )
 

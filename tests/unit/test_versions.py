@@ -20,8 +20,11 @@ def test_lock_and_environment_follow_pyproject():
 
 def test_a_difference_is_found(tmp_path):
     (tmp_path / "tools").mkdir()
-    for name in ("pyproject.toml", "requirements.lock", "environment.yml", "tools/versions.py"):
+    for name in ("pyproject.toml", "requirements.lock", "environment.yml", "tools/versions.py", "Dockerfile",
+                 "apptainer.def"):  # fmt: skip
         shutil.copy(ROOT / name, tmp_path / name)
+    container = tmp_path / "Dockerfile"
+    container.write_text(container.read_text().replace("ARG PYTHON=3.11", "ARG PYTHON=3.12"))
     lock = tmp_path / "requirements.lock"
     lock.write_text(lock.read_text().replace("pydicom==3", "pydicom==2") + "torchvision==0.28.0\n")
     result = check(tmp_path)
@@ -29,6 +32,7 @@ def test_a_difference_is_found(tmp_path):
     assert "pins pydicom 2" in result.stdout
     assert "must not hold torchvision" in result.stdout
     assert "environment.yml differs" in result.stdout
+    assert "Dockerfile names Python 3.12" in result.stdout and "apptainer.def" not in result.stdout
 
 
 def test_the_installed_packages_are_those_of_the_lock():

@@ -1,16 +1,18 @@
 """The progress of real runs: while they go on, at their end, killed, and two at once."""
 
 import datetime
+import hashlib
 import json
 import os
 import signal
 import time
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from theraflow.run.terminal import describe, find_runs, goes_on
-from whole_run import Run
+from whole_run import REPOSITORY, Run
 
 pytestmark = pytest.mark.workflow
 
@@ -80,6 +82,28 @@ def test_the_end_says_what_was_made(watched):
     assert "has finished" in describe(last, datetime.datetime.now().astimezone())[0]
     rows = (progress_files(run)[0].parent / "rules.tsv").read_text().splitlines()
     assert {row.split("\t")[0] for row in rows[1:]} == {"import_ct", "import_emission"}
+
+
+def test_the_run_says_what_made_its_results(watched):
+    """Software, inputs by their digest, settings; each job with its outputs, which are there; nobody's folders."""
+    run, _, _ = watched
+    (folder,) = (path.parent for path in progress_files(run))
+    text = (folder / "provenance.json").read_text()
+    told = json.loads(text)
+    assert told["state"] == "finished" and told["started_at"] <= told["ended_at"]
+    assert told["config"]["organs"]["backend"] == "none" and told["packages"]["pydicom"] == pydicom.__version__
+    digests = {one["file"]: one["sha256"] for one in told["files"]}
+    for sheet in ("scans.tsv", "config.yaml"):
+        assert digests[sheet] == hashlib.sha256((run.folder / sheet).read_bytes()).hexdigest()
+    assert None not in digests.values() and "theraflow/resources/tissue_densities.csv" in digests
+    assert {rule: one["done"] for rule, one in told["rules"].items()} == {"import_ct": 2, "import_emission": 2}
+    assert all(len(one["code"]) == 16 for one in told["rules"].values())
+    rows = [line.split("\t") for line in (folder / "jobs.tsv").read_text().splitlines()[1:]]
+    assert sorted((row[0], row[1], row[3]) for row in rows) == [
+        (rule, patient, "done") for rule in ("import_ct", "import_emission") for patient in PATIENTS
+    ]
+    assert all((run.folder / output).is_file() for row in rows for output in row[5].split(" "))
+    assert str(run.folder) not in text and str(REPOSITORY) not in text
 
 
 def test_the_last_words_are_a_summary(watched):

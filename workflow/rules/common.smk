@@ -13,7 +13,7 @@ min_version("9.0")
 sys.path.insert(0, str(Path(workflow.current_basedir) / ".." / "scripts"))
 
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 
 import yaml
 
@@ -21,7 +21,7 @@ from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder
-from theraflow.run import progress
+from theraflow.run import progress, provenance
 from theraflow.run.summary import write_summary
 from theraflow.sheets import (
     read_decisions,
@@ -378,7 +378,10 @@ def get_plan_of_run():
     def step(job):
         patient, scan = map(job.wildcards_dict.get, ("patient", "scan"))
         benchmark = Path(job.benchmark) if job.benchmark else None
-        return progress.Step(job.rule.name, stage(job.rule), patient, scan, benchmark)
+        outputs = tuple(map(str, job.output))
+        return progress.Step(
+            job.rule.name, stage(job.rule), patient, scan, benchmark, outputs
+        )
 
     planned = set(dag.needrun_jobs())
     return progress.Plan(
@@ -398,11 +401,44 @@ def get_plan_of_run():
     )
 
 
+def get_provenance():
+    """Which software, inputs and settings this run has, as it starts."""
+    sheets = (
+        "scans",
+        "patients",
+        "cycles",
+        "decisions",
+        "blood",
+        "events",
+        "expression",
+        "toxicity",
+    )
+    base = Path(workflow.basedir)
+    shipped = [path for path in sorted(RESOURCES.rglob("*.[ct]sv")) if path.is_file()]
+    pinned = [base / name for name in ("requirements.lock", "environment.yml")]
+    return provenance.describe_run(
+        base,
+        sys.argv,
+        config,
+        [
+            *workflow.configfiles,
+            *(config[sheet] for sheet in sheets if sheet in config),
+            *RECOVERY,
+            *filter(None, [config["dosimetry"]["s_values"]]),
+            *shipped,
+            *pinned,
+        ],
+        {rule.name: rule.params.get("code") for rule in workflow.rules},
+    )
+
+
 def watch_run():
-    """Keep the progress of this run below logs/runs, from the events that Snakemake tells its loggers."""
+    """Keep progress and provenance of this run below logs/runs, from the events that Snakemake tells its loggers."""
     runs = Path(LOGS) / progress.FOLDER
     earlier = progress.earlier_durations(runs)
-    keeper = progress.Keeper(progress.Progress(get_plan_of_run(), earlier), runs)
+    record = partial(provenance.write_provenance, get_provenance())
+    planned = progress.Progress(get_plan_of_run(), earlier)
+    keeper = progress.Keeper(planned, runs, record)
     keeper.start()
     logger.addHandler(progress.EventHandler(keeper.progress))
     atexit.register(keeper.end, success=False)  # where Snakemake itself gives up

@@ -4,7 +4,8 @@ from theraflow.job import job
 
 with job(snakemake.log[0], snakemake.threads):
     from theraflow.layout import PatientFolder, Scan
-    from theraflow.registration import align_emission, judge, register
+    from theraflow.registration import align_emission, register
+    from theraflow.registration.judge import judge
     from theraflow.registration.picture import write_picture
 
     reference, scan = Scan(**snakemake.params.reference), Scan(**snakemake.params.scan)

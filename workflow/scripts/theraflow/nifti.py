@@ -26,7 +26,7 @@ _TYPES = {"uint8": 2, "int16": 4, "int32": 8, "float32": 16, "float64": 64, "int
 _SCANNER_ANATOMICAL, _MILLIMETRES = 1, 2
 _HEADER_BYTES, _VOXELS_AT = 348, 352
 # What to do about a damaged file, which may be from elsewhere or from an earlier step.
-_MAKE_ANEW = "export it again, or delete it and make it again by its name with snakemake"
+_MAKE_ANEW = "export it again, or delete it, then name it to snakemake"
 _GZIP_SIGNATURE = b"\x1f\x8b"
 _COMPRESSION_LEVEL = 2
 _COMPRESSION_THREADS = 2

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from theraflow.cohort import eligibility, expression, toxicity
-from theraflow.cohort.summary import HEADERS, concatenate
+from theraflow.cohort.joined import HEADERS, concatenate
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder
 from theraflow.sheets import read_sheet

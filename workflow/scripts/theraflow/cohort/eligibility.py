@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from theraflow.cohort.statistics import BASELINE
+from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.toxicity import convert
 from theraflow.organs.labels import GROUPS
 

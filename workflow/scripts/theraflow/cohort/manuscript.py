@@ -11,7 +11,7 @@ import pandas as pd
 
 from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.documents import Document, lay_out_toxicity, write_documents
-from theraflow.cohort.summary import read_lesions
+from theraflow.cohort.joined import read_lesions
 from theraflow.layout import PatientFolder
 from theraflow.tables import read_table
 

@@ -3,12 +3,15 @@
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from lifelines import KaplanMeierFitter
 
 from theraflow.errors import TheraflowError
+
+if TYPE_CHECKING:
+    from lifelines import KaplanMeierFitter
 
 COLUMNS = (
     "endpoint", "n", "n_events", "median_days", "ci_low_days", "ci_high_days", "convention", "times_days",
@@ -222,12 +225,14 @@ def times_by_endpoint(survival: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def fit_kaplan_meier(times: pd.DataFrame) -> KaplanMeierFitter:
+def fit_kaplan_meier(times: pd.DataFrame) -> "KaplanMeierFitter":
     """Kaplan-Meier estimate with log-log (exponential Greenwood) limits of `days` and `event`."""
+    from lifelines import KaplanMeierFitter  # only here: it takes a second to load
+
     return KaplanMeierFitter().fit(times["days"], times["event"])
 
 
-def confidence_limits(fit: KaplanMeierFitter) -> pd.DataFrame:
+def confidence_limits(fit: "KaplanMeierFitter") -> pd.DataFrame:
     """Lower and upper log-log limit by time, columns `low` and `high`; NaN where S is 1 or 0, as in R's survfit.
 
     There log(-log S) is infinite; lifelines writes S itself, as if it were known without error.

@@ -4,33 +4,17 @@
 library; the other names load pydicom, numpy and SimpleITK when they are first used.
 """
 
-import importlib
-from typing import Any
-
 from theraflow.dicom.export.sniff import modalities
+from theraflow.on_demand import names_on_demand
 
-_HOMES = {
-    "Annotation": "theraflow.dicom.annotation",
-    "import_ct": "theraflow.dicom.ct",
-    "import_emission": "theraflow.dicom.emission",
-    "import_planar": "theraflow.dicom.planar",
-    "normalise_pet": "theraflow.dicom.normalised",
-    "read_annotation": "theraflow.dicom.annotation",
-}
-
-__all__ = [
-    "Annotation",
-    "import_ct",
-    "import_emission",
-    "import_planar",
-    "modalities",
-    "normalise_pet",
-    "read_annotation",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module at first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "annotation": ["Annotation", "read_annotation"],
+        "ct": ["import_ct"],
+        "emission": ["import_emission"],
+        "normalised": ["normalise_pet"],
+        "planar": ["import_planar"],
+    },
+)
+__all__ += ["modalities"]

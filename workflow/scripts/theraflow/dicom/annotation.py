@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from scipy import ndimage
 
@@ -103,6 +102,8 @@ def _annotation(name: str, crop: Crop, grid: Grid, path: Path) -> Annotation:
 
 
 def _dicom_regions(path: Path, grid: Grid) -> Iterator[tuple[str, Crop]]:
+    import pydicom  # only here: most annotations are label maps, and loading it takes time
+
     dataset = pydicom.dcmread(path)
     modality = str(dataset.get("Modality", ""))
     if modality == "RTSTRUCT":

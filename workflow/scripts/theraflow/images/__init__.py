@@ -28,7 +28,7 @@ def read_image(path: Path | str) -> sitk.Image:
             refuse_damaged_nifti(path)
         return sitk.ReadImage(str(path))
     except (OSError, RuntimeError) as error:
-        raise TheraflowError(f"{path} cannot be read as an image; delete it and make it again by its name with snakemake.") from error
+        raise TheraflowError(f"{path} cannot be read as an image; delete it, then name it to snakemake.") from error
 
 
 def read_sidecar(image: Path | str) -> dict[str, Any]:

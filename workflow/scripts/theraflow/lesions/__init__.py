@@ -15,90 +15,32 @@ Of a patient:
 `region` is a mask in its box, which all of them work on.
 """
 
-from theraflow.lesions.background import BACKGROUNDS, Background, organ_background, shell_background
-from theraflow.lesions.burden import BURDEN_COLUMNS, MISMATCH_COLUMNS, TracerView, mismatch, tumour_burden
-from theraflow.lesions.candidates import (
-    Candidate,
-    Level,
-    OwnUptake,
-    Physiologic,
-    find_candidates,
-    own_uptake,
-    physiologic_organs,
-    rule_level,
-)
-from theraflow.lesions.decisions import (
-    DECISION_COLUMNS,
-    Decision,
-    Proposal,
-    apply_decisions,
-    divide,
-    draft,
-    verdicts,
-)
-from theraflow.lesions.detection import FOUND_COLUMNS, list_candidates, read_candidates
-from theraflow.lesions.identity import Lesion, Observation, follow, looks, match, name_lesions
-from theraflow.lesions.outline import Outline, grown_from, outlined, split
-from theraflow.lesions.peak import ibsi_peaks, percist_peak
-from theraflow.lesions.positivity import concordance, is_positive
-from theraflow.lesions.region import Region, carry
-from theraflow.lesions.site import Site, main_pieces, organ_at_site, site_of
-from theraflow.lesions.stage import CANDIDATE_COLUMNS, LESION_COLUMNS, TBR_COLUMNS, measure_lesions
-from theraflow.lesions.uptake import axial_diameters, geometry, uptake
+from theraflow.on_demand import names_on_demand
 
-__all__ = [
-    "BACKGROUNDS",
-    "BURDEN_COLUMNS",
-    "CANDIDATE_COLUMNS",
-    "DECISION_COLUMNS",
-    "FOUND_COLUMNS",
-    "LESION_COLUMNS",
-    "MISMATCH_COLUMNS",
-    "TBR_COLUMNS",
-    "Background",
-    "Candidate",
-    "Decision",
-    "Lesion",
-    "Level",
-    "Observation",
-    "Outline",
-    "OwnUptake",
-    "Physiologic",
-    "Proposal",
-    "Region",
-    "Site",
-    "TracerView",
-    "apply_decisions",
-    "axial_diameters",
-    "carry",
-    "concordance",
-    "divide",
-    "draft",
-    "find_candidates",
-    "follow",
-    "geometry",
-    "grown_from",
-    "ibsi_peaks",
-    "is_positive",
-    "list_candidates",
-    "looks",
-    "main_pieces",
-    "match",
-    "measure_lesions",
-    "mismatch",
-    "name_lesions",
-    "organ_at_site",
-    "organ_background",
-    "outlined",
-    "own_uptake",
-    "percist_peak",
-    "physiologic_organs",
-    "read_candidates",
-    "rule_level",
-    "shell_background",
-    "site_of",
-    "split",
-    "tumour_burden",
-    "uptake",
-    "verdicts",
-]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "background": ["BACKGROUNDS", "Background", "organ_background", "shell_background"],
+        "burden": ["BURDEN_COLUMNS", "MISMATCH_COLUMNS", "TracerView", "mismatch", "tumour_burden"],
+        "candidates": [
+            "Candidate",
+            "Level",
+            "OwnUptake",
+            "Physiologic",
+            "find_candidates",
+            "own_uptake",
+            "physiologic_organs",
+            "rule_level",
+        ],
+        "decisions": ["DECISION_COLUMNS", "Decision", "Proposal", "apply_decisions", "divide", "draft", "verdicts"],
+        "detection": ["FOUND_COLUMNS", "list_candidates", "read_candidates"],
+        "identity": ["Lesion", "Observation", "follow", "looks", "match", "name_lesions"],
+        "outline": ["Outline", "grown_from", "outlined", "split"],
+        "peak": ["ibsi_peaks", "percist_peak"],
+        "positivity": ["concordance", "is_positive"],
+        "region": ["Region", "carry"],
+        "site": ["Site", "main_pieces", "organ_at_site", "site_of"],
+        "stage": ["CANDIDATE_COLUMNS", "LESION_COLUMNS", "TBR_COLUMNS", "measure_lesions"],
+        "uptake": ["axial_diameters", "geometry"],
+    },
+)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.outline import Outline, outlined, reaching, split
@@ -22,6 +22,7 @@ from theraflow.organs import organ_mask
 SPILL_OUT_MM = 8.0  # a hot bladder stands above the threshold this far beyond its wall
 SKELETON = "skeleton"
 REFERENCES = ("liver", "blood_pool")  # tissues that a rule may be made of
+MEDIAN_DEVIATION = 0.6744897501960817  # median absolute deviation of a normal distribution of standard deviation 1
 INSIDE_MM = 5.0  # what an organ itself takes up is read this far inside its outline, beyond the blur of a PET
 
 
@@ -99,7 +100,8 @@ def own_uptake(values: np.ndarray, organs: np.ndarray, name: str, grid: sitk.Ima
     inside = values[region.box][deep]
     if not inside.size:
         return None
-    return OwnUptake(name, float(np.median(inside)), float(stats.median_abs_deviation(inside, scale="normal")))
+    median = np.median(inside)
+    return OwnUptake(name, float(median), float(np.median(np.abs(inside - median)) / MEDIAN_DEVIATION))
 
 
 def physiologic_organs(

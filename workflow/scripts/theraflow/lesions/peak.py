@@ -16,8 +16,6 @@ from itertools import pairwise, product
 
 import numpy as np
 from scipy.fft import ifft, irfft, next_fast_len, rfftn
-from scipy.integrate import lebedev_rule
-from scipy.interpolate import make_interp_spline
 
 from theraflow.lesions.region import Box, Region
 
@@ -263,6 +261,8 @@ def _octant(degree: int) -> tuple[np.ndarray, np.ndarray]:
 
     Each direction stands for itself and its mirror images.
     """
+    from scipy.integrate import lebedev_rule  # only here: it takes time, and most outlines need no peak
+
     directions, areas = lebedev_rule(degree)
     kept, of_each = np.unique(np.abs(directions.T).round(12), axis=0, return_inverse=True)
     return kept.T, np.bincount(of_each.ravel(), areas)
@@ -274,6 +274,8 @@ def _spline_weights(offsets: np.ndarray, nodes: np.ndarray, count: int) -> np.nd
     Returns:
         Shape (*offsets, nodes x count); nodes and offsets count from the middle voxel.
     """
+    from scipy.interpolate import make_interp_spline  # only here, as above
+
     half = count // 2 + TAIL_VOXELS  # the ends of the row of voxels are far enough not to matter
     row = make_interp_spline(np.arange(-half, half + 1), np.eye(2 * half + 1), k=DEGREE)
     both = (row(nodes + offsets[..., None]) + row(nodes - offsets[..., None])) / 2.0

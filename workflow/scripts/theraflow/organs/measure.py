@@ -66,7 +66,7 @@ def measure_organs(ct: Path | str, organs: Path | str, output_tsv: Path | str, p
     """
     image, label_image = read_image(ct), read_image(organs)
     if not same_grid(image, label_image):
-        raise TheraflowError(f"{organs} does not lie on the grid of {ct}; delete it and make it again by its name with snakemake.")
+        raise TheraflowError(f"{organs} does not lie on the grid of {ct}; delete it, then name it to snakemake.")
     hu = to_array(image)
     table = organ_statistics(to_array(label_image), hu, image)
     if len(table):

@@ -4,30 +4,22 @@ A transform maps points (LPS, mm): `to_scan` from the reference scan to the scan
 to the reference scan. Images are never resampled here; points and masks are carried.
 """
 
-from theraflow.registration.emission import align_emission, read_beside_emission
-from theraflow.registration.judge import judge, verdict_of
-from theraflow.registration.stage import register
-from theraflow.registration.transforms import (
-    Passage,
-    carry_mask,
-    carry_points,
-    map_points,
-    passage,
-    read_transform,
-    write_transform,
-)
+from theraflow.on_demand import names_on_demand
 
-__all__ = [
-    "Passage",
-    "align_emission",
-    "carry_mask",
-    "carry_points",
-    "judge",
-    "map_points",
-    "passage",
-    "read_beside_emission",
-    "read_transform",
-    "register",
-    "verdict_of",
-    "write_transform",
-]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "emission": ["align_emission", "read_beside_emission"],
+        "judge": ["verdict_of"],
+        "stage": ["register"],
+        "transforms": [
+            "Passage",
+            "carry_mask",
+            "carry_points",
+            "map_points",
+            "passage",
+            "read_transform",
+            "write_transform",
+        ],
+    },
+)

@@ -109,7 +109,7 @@ def verdict_of(folder: PatientFolder, scan: str) -> str:
     try:
         return str(read_json(path)["verdict"])
     except KeyError as error:
-        raise TheraflowError(f"{path} has no verdict; delete it and make it again by its name with snakemake.") from error
+        raise TheraflowError(f"{path} has no verdict; delete it, then name it to snakemake.") from error
 
 
 def summarise(agreements: Mapping[str, Agreement]) -> dict[str, float]:

@@ -33,13 +33,27 @@ def read_transform(path: Path | str) -> sitk.Transform:
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise TheraflowError(f"{path} cannot be read as a transform; delete it and make it again by its name with snakemake.") from error
+        raise TheraflowError(f"{path} cannot be read as a transform; delete it, then name it to snakemake.") from error
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
-    """Write a transform as ITK HDF5, whole or not at all."""
+    """Write a transform as ITK HDF5, whole or not at all; the same transform gives the same bytes."""
     with whole(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
+        _remove_times(temporary)
+
+
+def _remove_times(path: Path) -> None:
+    """Write an HDF5 file anew without the times at which its parts were made: ITK cannot leave them out."""
+    import h5py  # only here: loading it takes longer than reading a transform
+
+    with h5py.File(path) as file:
+        parts = {}
+        file.visititems(lambda name, item: parts.update({name: item[()]} if isinstance(item, h5py.Dataset) else {}))
+        kinds = {name: file[name].dtype for name in parts}
+    with h5py.File(path, "w", libver="earliest") as file:
+        for name, values in parts.items():
+            file.create_dataset(name, data=values, dtype=kinds[name], track_times=False)
 
 
 @dataclass(frozen=True)

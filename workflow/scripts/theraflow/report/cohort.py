@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 import theraflow
 from theraflow.cohort.comparisons import BASELINE
-from theraflow.cohort.summary import read_lesions
+from theraflow.cohort.joined import read_lesions
 from theraflow.files import read_json, write_text
 from theraflow.report.display import (
     MISSING,

@@ -19,8 +19,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from scipy import ndimage
 
+from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.figures.drawing import Drawing, absent, counted, typeset
-from theraflow.cohort.statistics import BASELINE
 from theraflow.cohort.style import COLOURS, INK, PAGE_CM, PAGE_HEIGHT_CM, print_style, sheet
 from theraflow.images import read_image, resample, to_array
 from theraflow.layout import PatientFolder, Scan

@@ -6,32 +6,14 @@
 - `stage`: `assess_response`, which takes the numbers from the table of lesions.
 """
 
-from theraflow.response.percist import Reference, Response, lean_body_mass_kg, percist
-from theraflow.response.recist import (
-    Measured,
-    Overall,
-    best_response,
-    choose_targets,
-    confirmed_best_response,
-    recist,
-)
-from theraflow.response.reference import blood_pool_cylinder, liver_sphere
-from theraflow.response.stage import CRITERIA, RESPONSE_COLUMNS, assess_response
+from theraflow.on_demand import names_on_demand
 
-__all__ = [
-    "CRITERIA",
-    "RESPONSE_COLUMNS",
-    "Measured",
-    "Overall",
-    "Reference",
-    "Response",
-    "assess_response",
-    "best_response",
-    "blood_pool_cylinder",
-    "choose_targets",
-    "confirmed_best_response",
-    "lean_body_mass_kg",
-    "liver_sphere",
-    "percist",
-    "recist",
-]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "percist": ["Reference", "Response", "lean_body_mass_kg"],
+        "recist": ["Measured", "Overall", "best_response", "choose_targets", "confirmed_best_response"],
+        "reference": ["blood_pool_cylinder", "liver_sphere"],
+        "stage": ["CRITERIA", "RESPONSE_COLUMNS", "assess_response"],
+    },
+)

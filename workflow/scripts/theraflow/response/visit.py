@@ -124,6 +124,6 @@ def slice_distance_mm(path: Path | str) -> float:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise TheraflowError(f"{path} cannot be read as an image; delete it and make it again by its name with snakemake.") from error
+        raise TheraflowError(f"{path} cannot be read as an image; delete it, then name it to snakemake.") from error
     along = int(np.argmax(np.abs(np.array(reader.GetDirection()).reshape(3, 3)[2])))
     return float(reader.GetSpacing()[along])

@@ -38,6 +38,7 @@ class Step:
         stage: the file of rules that it belongs to, as `organs`; None for what makes nothing itself.
         patient, scan: whom it concerns; None for all together.
         benchmark: where Snakemake writes its time and memory, or None.
+        outputs: the files that it makes.
     """
 
     rule: str
@@ -45,6 +46,7 @@ class Step:
     patient: str | None = None
     scan: str | None = None
     benchmark: Path | None = None
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,8 @@ class Progress:
             return {
                 "theraflow": theraflow.__version__,
                 "state": self.state,
-                "started_at": _moment(self.started),
-                "updated_at": _moment(now),
+                "started_at": moment(self.started),
+                "updated_at": moment(now),
                 "seconds": round((self.ended or now) - self.started, 1),
                 "steps": dict(
                     zip(
@@ -255,7 +257,7 @@ class Progress:
                     "machine": psutil.virtual_memory().total // MIB,
                 },
                 "running": [
-                    {**_name(self.plan.steps[number]), "since": _moment(began)} for number, began in self._began.items()
+                    {**_name(self.plan.steps[number]), "since": moment(began)} for number, began in self._began.items()
                 ],
                 "failed": [_name(step) for step in self.failed],
                 "rules": {
@@ -275,7 +277,8 @@ def _name(step: Step) -> dict[str, str | None]:
     return {"rule": step.rule, "patient": step.patient, "scan": step.scan}
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """A time in s as local time with its zone."""
     return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
@@ -326,17 +329,21 @@ class Keeper(threading.Thread):
     Args:
         progress: of the run.
         runs: the folder of all runs; this one makes its own in it.
+        record: called with the progress and the folder when the run begins and when it has ended.
     """
 
-    def __init__(self, progress: Progress, runs: Path) -> None:
+    def __init__(
+        self, progress: Progress, runs: Path, record: Callable[[Progress, Path], None] = lambda progress, folder: None
+    ) -> None:
         super().__init__(name="theraflow progress", daemon=True)
-        self.progress = progress
+        self.progress, self.record = progress, record
         moment = datetime.datetime.fromtimestamp(progress.started)
         self.folder = runs / f"{moment:%Y%m%dT%H%M%S}_{os.getpid()}"
         self._over = threading.Event()
 
     def run(self) -> None:
         """Write until the end; a full disk or a share that is away for a while does not stop the run."""
+        self._keep_record()
         while True:
             self.write()
             if self._over.wait(INTERVAL_S):
@@ -357,3 +364,10 @@ class Keeper(threading.Thread):
             self.join()
             self.progress.end(success)
             self.write()
+            self._keep_record()
+
+    def _keep_record(self) -> None:
+        try:
+            self.record(self.progress, self.folder)
+        except OSError as error:
+            logging.getLogger(__name__).warning("The record of the run cannot be written: %s", error)

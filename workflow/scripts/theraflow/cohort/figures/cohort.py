@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from theraflow.cohort.comparisons import follow_ups
 from theraflow.cohort.figures.course import collect_events, draw_survival, draw_swimmers, events_of
 from theraflow.cohort.figures.doses import draw_coefficients, draw_dose_response
 from theraflow.cohort.figures.drawing import Drawing, Looks
 from theraflow.cohort.figures.lesions import draw_detection
 from theraflow.cohort.figures.uptake import draw_changes, draw_patient_changes, draw_tracers
-from theraflow.cohort.statistics import follow_ups
-from theraflow.cohort.summary import read_lesions
+from theraflow.cohort.joined import read_lesions
 from theraflow.cohort.survival import times_by_endpoint
 from theraflow.images import read_sidecar
 from theraflow.layout import PatientFolder, Scan

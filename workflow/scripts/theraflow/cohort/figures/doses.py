@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from theraflow.cohort.comparisons import pair_timepoints
 from theraflow.cohort.figures.drawing import (
     HEIGHT_CM,
     MANY,
@@ -23,7 +24,6 @@ from theraflow.cohort.figures.drawing import (
     write_beside,
 )
 from theraflow.cohort.figures.stated import Correlation, dose_against_change, median_coefficient, rows_of
-from theraflow.cohort.statistics import pair_timepoints
 from theraflow.cohort.style import (
     COLOURS,
     COLUMN_CM,

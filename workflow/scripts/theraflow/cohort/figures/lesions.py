@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
+from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.figures.drawing import Drawing, absent, counted, typeset
-from theraflow.cohort.statistics import BASELINE
 from theraflow.cohort.style import COLOURS, INK, PAGE_CM, PAGE_HEIGHT_CM, print_style, sheet
 
 LESIONS_A_ROW = 51

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from theraflow.cohort.comparisons import BASELINE, MEASURES, pair_timepoints, pair_tracers
 from theraflow.cohort.figures.drawing import (
     HEIGHT_CM,
     Drawing,
@@ -22,7 +23,6 @@ from theraflow.cohort.figures.drawing import (
     write_beside,
 )
 from theraflow.cohort.figures.stated import Agreement, Tests, between_timepoints, between_tracers, rows_of
-from theraflow.cohort.statistics import BASELINE, MEASURES, pair_timepoints, pair_tracers
 from theraflow.cohort.style import COLOURS, COLUMN_CM, FAINT, INK, PAGE_CM, nice_ceiling, print_style, sheet
 
 UNITS = {"SUVpeak": "SUVpeak (g/mL)", "TBR": "TBR"}

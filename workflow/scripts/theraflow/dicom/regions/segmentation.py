@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom import Dataset
 
 from theraflow.dicom.regions.contours import GAP, SAME_PLANE_MM
 from theraflow.dicom.regions.crops import Crop, grid_of_axes, inside_on_grid, nonzero_box
@@ -16,6 +15,7 @@ from theraflow.nifti import Grid
 if TYPE_CHECKING:
     from highdicom import VolumeGeometry
     from highdicom.seg import Segmentation
+    from pydicom import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _MOST_SLICES = 20_000
 
 
-def segment_regions(dataset: Dataset, path: Path, grid: Grid) -> Iterator[tuple[str, Crop]]:
+def segment_regions(dataset: "Dataset", path: Path, grid: Grid) -> Iterator[tuple[str, Crop]]:
     """The segments that have voxels, in the order of the file; a warning tells the others.
 
     Args:
@@ -165,6 +165,6 @@ class _UnevenFrames:
         return source, (0, y, x), values
 
 
-def _group(shared: Dataset, frame: Dataset, name: str) -> Dataset:
+def _group(shared: "Dataset", frame: "Dataset", name: str) -> "Dataset":
     """A functional group of a frame, which may hold for all frames."""
     return (frame.get(name) or shared[name].value)[0]

@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydicom import Dataset
 
 from theraflow.dicom.regions.contours import fill_contours, plane_steps_mm
 from theraflow.dicom.regions.crops import Crop
 from theraflow.errors import TheraflowError
 from theraflow.nifti import Grid
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,7 @@ _THICKEST_SLICE_MM = 10.0
 _FARTHEST_MM = 1e5
 
 
-def structure_regions(dataset: Dataset, path: Path, grid: Grid) -> Iterator[tuple[str, Crop]]:
+def structure_regions(dataset: "Dataset", path: Path, grid: Grid) -> Iterator[tuple[str, Crop]]:
     """The regions of a structure set that have closed contours, in the order of the file; a warning tells the others.
 
     Args:
@@ -48,7 +51,7 @@ def structure_regions(dataset: Dataset, path: Path, grid: Grid) -> Iterator[tupl
         yield name, fill_contours(contours, grid, f"'{name}' of {path}", step_mm)
 
 
-def _closed_contours(items: Sequence[Dataset], name: str, path: Path) -> list[np.ndarray]:
+def _closed_contours(items: Sequence["Dataset"], name: str, path: Path) -> list[np.ndarray]:
     """The points of a region's closed contours, LPS mm; contours that were written twice count once."""
     contours, seen = [], set()
     for item in items:

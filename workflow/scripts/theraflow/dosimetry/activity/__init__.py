@@ -1,6 +1,11 @@
 """How much activity each region holds at each scan."""
 
-from theraflow.dosimetry.activity.planar import PLANAR_COLUMNS, measure_planar
-from theraflow.dosimetry.activity.stage import CURVE_COLUMNS, measure_activity
+from theraflow.on_demand import names_on_demand
 
-__all__ = ["CURVE_COLUMNS", "PLANAR_COLUMNS", "measure_activity", "measure_planar"]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "planar": ["PLANAR_COLUMNS", "measure_planar"],
+        "stage": ["CURVE_COLUMNS", "measure_activity"],
+    },
+)

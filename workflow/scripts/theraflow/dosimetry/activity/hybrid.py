@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from theraflow.dosimetry.activity.planar import WHOLE_BODY, WHOLE_VIEW
+from theraflow.dosimetry.activity.regions import WHOLE_BODY, WHOLE_VIEW
 from theraflow.dosimetry.administration import read_fact
 from theraflow.dosimetry.s_values.spheres import density_g_per_ml
 from theraflow.errors import TheraflowError

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from theraflow.dosimetry.activity.alignment import Place, find_place, fit_at, moved, window
 from theraflow.dosimetry.activity.attenuation import attenuation_per_cm
 from theraflow.dosimetry.activity.projection import Projections, body_on, coronal_grid, project, transmissions
-from theraflow.dosimetry.activity.regions import find_regions
+from theraflow.dosimetry.activity.regions import WHOLE_BODY, WHOLE_VIEW, find_regions
 from theraflow.dosimetry.administration import read_fact
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, read_sidecar, same_grid, to_array
@@ -46,7 +46,6 @@ GREATEST_OVERLAP = 10.0
 LARGEST_REGIONS = 12
 # A whole-body sweep counts each pixel for a part of its duration that depends on its length.
 SAME_LENGTH = 1e-3
-WHOLE_BODY, WHOLE_VIEW = "whole_body", "whole_view"
 
 log = logging.getLogger(__name__)
 

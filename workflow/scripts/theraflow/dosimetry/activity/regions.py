@@ -24,6 +24,8 @@ BODY_SPACING_MM = 4.0
 FINEST_DIVISION = 8  # parts of a voxel along an axis
 SHARED_VOXEL = 1e-3  # part of a voxel that two regions may both claim: rounding
 AIR_HU = -700.0  # below, a region has less than a third of the density of tissue
+# What planar views count as a whole: the body, and all that the camera sees.
+WHOLE_BODY, WHOLE_VIEW = "whole_body", "whole_view"
 Box = tuple[slice, slice, slice]
 
 log = logging.getLogger(__name__)

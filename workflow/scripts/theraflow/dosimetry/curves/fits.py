@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.optimize
-import scipy.stats
+import scipy.special
 
 from theraflow.dosimetry.curves.kinetics import Curve, decay_per_h
 from theraflow.errors import TheraflowError
@@ -402,7 +402,7 @@ def fit_model(
     covariance = _inverse(result.jac.T @ result.jac)
     rows = time_h.size + len(priors)
     freedom, chi2 = rows - model.size, 2.0 * result.cost
-    enlarged = freedom > 0 and chi2 > scipy.stats.chi2.isf(SCATTER_P, freedom)
+    enlarged = freedom > 0 and chi2 > scipy.special.chdtri(freedom, SCATTER_P)
     scatter = math.sqrt(chi2 / freedom) if freedom > 0 else math.nan
     unit = np.where(np.abs(model.amplitudes).max(axis=0) > 0, scale, 1.0)
     aicc = math.inf

@@ -1,5 +1,10 @@
 """The absorbed dose in every voxel, its histograms, and what the regions get by it."""
 
-from theraflow.dosimetry.maps.stage import DVH_COLUMNS, MAP_DOSE_COLUMNS, compute_dose_map
+from theraflow.on_demand import names_on_demand
 
-__all__ = ["DVH_COLUMNS", "MAP_DOSE_COLUMNS", "compute_dose_map"]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "stage": ["DVH_COLUMNS", "MAP_DOSE_COLUMNS", "compute_dose_map"],
+    },
+)

@@ -1,5 +1,10 @@
 """The next cycle: what the limits of the organs still allow, and what the tumours would get."""
 
-from theraflow.dosimetry.planning.stage import COURSE_COLUMNS, PLAN_COLUMNS, plan_therapy
+from theraflow.on_demand import names_on_demand
 
-__all__ = ["COURSE_COLUMNS", "PLAN_COLUMNS", "plan_therapy"]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "stage": ["COURSE_COLUMNS", "PLAN_COLUMNS", "plan_therapy"],
+    },
+)

@@ -1,6 +1,11 @@
 """The interactive images of the patient's report, drawn by NiiVue inside the page."""
 
-from theraflow.report.viewer.library import fetch_library, read_library
-from theraflow.report.viewer.volumes import Volumes, page_data, reduce_scans
+from theraflow.on_demand import names_on_demand
 
-__all__ = ["Volumes", "fetch_library", "page_data", "read_library", "reduce_scans"]
+__all__, __getattr__ = names_on_demand(
+    __name__,
+    {
+        "library": ["fetch_library", "read_library"],
+        "volumes": ["Volumes", "page_data", "reduce_scans"],
+    },
+)
