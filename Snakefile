@@ -51,6 +51,7 @@ rule cohort:
 
 # What an earlier sheet or configuration has made would otherwise pass for a result of this one.
 onstart:
+    require_writable_results()
     remove_left_results()
     watch_run()
 

@@ -1,11 +1,14 @@
 """A run of the workflow in a working directory of its own, as a user starts it."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,6 +29,15 @@ TRACERS = {
     "DOTATATE": {"radiopharmaceutical": "[177Lu]DOTATATE", "nuclide": "177Lu", "quantity": "activity",
                  "therapy_nuclide": "90Y"},
 }  # fmt: skip
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 150.0) -> Any:
+    """What a condition gives when it first gives something."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it does not come true"
+        time.sleep(0.01)
+    return found
 
 
 @dataclass(frozen=True)
@@ -79,3 +91,15 @@ class Run:
     def results(self, *parts: str) -> Path:
         """A path below results/."""
         return self.folder.joinpath("results", *parts)
+
+
+def make_demo(folder: Path, patients: Iterable[str]) -> Run:
+    """What `make demo` reads, in a working directory of its own."""
+    library = str(REPOSITORY / "workflow" / "scripts")
+    command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *patients]
+    subprocess.run([*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True)
+    shutil.copytree(REPOSITORY / "config", folder / "config")
+    config = (folder / "config" / "config.yaml").read_text()
+    weights = REPOSITORY / "resources" / "miniature_weights"
+    (folder / "config.yaml").write_text(config.replace("resources/miniature_weights", str(weights)))
+    return Run(folder)

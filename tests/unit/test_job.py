@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from theraflow.failures import failures
-from theraflow.files import whole
+from theraflow.failures import failures, tell_kill
+from theraflow.job import OUT_OF_MEMORY
 
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
@@ -50,18 +50,48 @@ def test_an_error_of_the_program_keeps_its_traceback_in_the_log(tmp_path):
 
 
 def test_a_killed_job_is_told(tmp_path):
-    result = run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    result = run(tmp_path, "import logging, os, signal; logging.info('at work'); os.kill(os.getpid(), signal.SIGKILL)")
     assert result.returncode < 0
-    assert "was killed" in failures(tmp_path / "logs", ["P1"])["P1"]
+    told = failures(tmp_path / "logs", ["P1"])["P1"]
+    assert "was killed before it ended, most likely for lack of memory" in told
+    assert "a smaller --cores" in told
+    log = tmp_path / "logs" / "P1" / "step.log"
+    tell_kill(log)
+    assert log.read_text() == f"INFO at work\nERROR {told}\n"
+
+
+def test_a_job_that_failed_by_itself_is_not_told_as_killed(tmp_path):
+    run(tmp_path, "1 / 0")
+    log = tmp_path / "logs" / "P1" / "step.log"
+    before = log.read_text()
+    tell_kill(log)
+    tell_kill(None)
+    assert log.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "hunger",
+    [
+        "import numpy; take = lambda: numpy.ones(2**36, 'u1')",
+        "import SimpleITK as sitk; take = lambda: sitk.Image(4096, 4096, 4096, sitk.sitkUInt8)",
+    ],
+    ids=["numpy", "SimpleITK"],
+)
+def test_a_lack_of_memory_is_told_with_what_to_do(tmp_path, hunger):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))"
+    result = run(tmp_path, f"{hunger}\n{limit}\ntake()")
+    assert result.returncode == 1
+    assert result.stderr == f"{OUT_OF_MEMORY}\n"
+    assert failures(tmp_path / "logs", ["P1"]) == {"P1": OUT_OF_MEMORY}
+    assert (tmp_path / "logs/P1/step.log").read_text().endswith(f"ERROR {OUT_OF_MEMORY}\n")
+
+
+def test_a_job_that_could_not_even_write_why_is_told(tmp_path):
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1" / "step.log.failure").touch()
+    assert "the disk is full" in failures(tmp_path, ["P1"])["P1"]
 
 
 def test_warnings_reach_the_log(tmp_path):
     run(tmp_path, "import warnings; warnings.warn('slices are not equidistant')")
     assert "slices are not equidistant" in (tmp_path / "logs/P1/step.log").read_text()
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    with pytest.raises(RuntimeError), whole(tmp_path / "a" / "table.tsv") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert list((tmp_path / "a").iterdir()) == []

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import pytest
 from theraflow.images import read_image, same_grid, to_array
 from theraflow.organs import ORGAN_IDS
 from theraflow.virtual.scoring import count_identity, match_truth, said_concordance, true_concordance
-from whole_run import REPOSITORY, Run
+from whole_run import REPOSITORY, Run, make_demo
 
 pytestmark = pytest.mark.workflow
 
@@ -30,15 +28,7 @@ def demo(tmp_path_factory) -> Run:
     """`make demo` in a working directory of its own; THERAFLOW_DEMO names one where it has run already."""
     if "THERAFLOW_DEMO" in os.environ:
         return Run(Path(os.environ["THERAFLOW_DEMO"]))
-    folder = tmp_path_factory.mktemp("demo")
-    library = str(REPOSITORY / "workflow" / "scripts")
-    command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *PATIENTS]
-    subprocess.run([*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True)
-    shutil.copytree(REPOSITORY / "config", folder / "config")
-    config = (folder / "config" / "config.yaml").read_text()
-    weights = REPOSITORY / "resources" / "miniature_weights"
-    (folder / "config.yaml").write_text(config.replace("resources/miniature_weights", str(weights)))
-    run = Run(folder)
+    run = make_demo(tmp_path_factory.mktemp("demo"), PATIENTS)
     result = run.snakemake()
     assert result.returncode == 0, result.stdout
     return run

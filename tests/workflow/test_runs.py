@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from dicom_series import detector, planar, view_code, write
 from theraflow.organs.totalsegmentator.worker import __name__ as WORKER
 from theraflow.virtual.writer import Header, Injection, write_pet
 from threshold_model import write_threshold_model
+from whole_run import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.workflow
@@ -40,15 +40,6 @@ def jobs(text: str) -> set[str]:
     """The results that a dry run would make."""
     lines = [line.split(":", 1)[1] for line in text.splitlines() if line.strip().startswith("output:")]
     return {name.strip() for line in lines for name in line.split(",")}
-
-
-def wait_until(condition, seconds: float = 150.0):
-    """What a condition gives when it first gives something."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.05)
-    return found
 
 
 def stamps(folder: Path) -> dict[str, int]:

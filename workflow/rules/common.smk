@@ -1,6 +1,7 @@
 # What all rules share: the library, the checked configuration and sheets, and the functions that name inputs.
 
 import atexit
+import os
 import shlex
 import shutil
 import sys
@@ -19,9 +20,10 @@ import yaml
 
 from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
-from theraflow.failures import failures
+from theraflow.failures import failures, tell_kill
 from theraflow.layout import PatientFolder
 from theraflow.run import progress, provenance
+from theraflow.run.lock import LockWords
 from theraflow.run.summary import write_summary
 from theraflow.sheets import (
     read_decisions,
@@ -378,9 +380,10 @@ def get_plan_of_run():
     def step(job):
         patient, scan = map(job.wildcards_dict.get, ("patient", "scan"))
         benchmark = Path(job.benchmark) if job.benchmark else None
+        log = Path(job.log[0]) if job.log else None
         outputs = tuple(map(str, job.output))
         return progress.Step(
-            job.rule.name, stage(job.rule), patient, scan, benchmark, outputs
+            job.rule.name, stage(job.rule), patient, scan, benchmark, log, outputs
         )
 
     planned = set(dag.needrun_jobs())
@@ -432,6 +435,18 @@ def get_provenance():
     )
 
 
+def require_writable_results():
+    """Refuse a folder of results in which nothing may be written, before Snakemake trips over it."""
+    folder = Path(RESULTS).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise WorkflowError(
+            f"{folder} may not be written: give yourself the right to write there, or name another folder with "
+            "`results` in the configuration."
+        )
+
+
 def watch_run():
     """Keep progress and provenance of this run below logs/runs, from the events that Snakemake tells its loggers."""
     runs = Path(LOGS) / progress.FOLDER
@@ -451,9 +466,12 @@ def end_run(success):
     reports = {patient: PatientFolder(results, patient).report for patient in SCANS}
     for keeper in KEEPERS:
         keeper.end(success)
+        for step in keeper.progress.failed:
+            tell_kill(step.log)
         try:
             print(write_summary(keeper.progress, keeper.folder, results, reports))
-        except OSError as error:  # a full disk: the results are there all the same
+        # A full disk: the results are there all the same.
+        except (OSError, TheraflowError) as error:
             print(f"The summary of the run cannot be written: {error}")
     print(closing_words())
 
@@ -485,6 +503,13 @@ def closing_words():
 
 def cohort_command():
     """The command that makes the cohort report without the patients that failed."""
+    return this_command(
+        "--cores", workflow.cores, "--config", "cohort={incomplete: skip}"
+    )
+
+
+def this_command(*words):
+    """The command of this run with other words at its end, as a user can paste it anywhere."""
     place = []
     if Path.cwd() != Path(workflow.basedir):
         place = ["-s", workflow.main_snakefile, "--directory", Path.cwd()]
@@ -493,12 +518,7 @@ def cohort_command():
             "--configfile",
             *(Path(path).absolute() for path in workflow.overwrite_configfiles),
         ]
-    words = [
-        "snakemake",
-        *place,
-        "--cores",
-        workflow.cores,
-        "--config",
-        "cohort={incomplete: skip}",
-    ]
-    return shlex.join(map(str, words))
+    return shlex.join(map(str, ["snakemake", *place, *words]))
+
+
+logger.addFilter(LockWords(Path(LOGS) / progress.FOLDER, this_command("--unlock")))

@@ -3,7 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from theraflow.job import FAILURE_SUFFIX
+from theraflow.files import GOES_ON
+from theraflow.job import FAILURE_SUFFIX, KILLED
+
+UNTOLD = f"The job could not even write why it failed, most likely because the disk is full: make room, {GOES_ON}."
 
 
 def failures(logs: Path | str, patients: Iterable[str]) -> dict[str, str]:
@@ -12,5 +15,18 @@ def failures(logs: Path | str, patients: Iterable[str]) -> dict[str, str]:
     for patient in patients:
         found = sorted((Path(logs) / patient).glob(f"*{FAILURE_SUFFIX}"))
         if found:
-            reasons[patient] = " ".join(path.read_text(encoding="utf-8").strip() for path in found)
+            told = (path.read_text(encoding="utf-8").strip() or UNTOLD for path in found)
+            reasons[patient] = " ".join(dict.fromkeys(told))
     return reasons
+
+
+def tell_kill(log: Path | None) -> None:
+    """Add to the log of a job that it was killed, if it was: the job itself could not."""
+    if log is not None and _was_killed(log):
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"ERROR {KILLED}\n")
+
+
+def _was_killed(log: Path) -> bool:
+    failure = Path(f"{log}{FAILURE_SUFFIX}")
+    return failure.is_file() and failure.read_text(encoding="utf-8").strip() == KILLED

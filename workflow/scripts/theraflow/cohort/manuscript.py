@@ -12,6 +12,7 @@ import pandas as pd
 from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.documents import Document, lay_out_toxicity, write_documents
 from theraflow.cohort.joined import read_lesions
+from theraflow.files import whole_folder
 from theraflow.layout import PatientFolder
 from theraflow.tables import read_table
 
@@ -53,8 +54,8 @@ def write_manuscript_tables(
     lesions = {folder.patient: _lesion_regions(folder) for folder in folders}
     response, survival = read_table(cohort / "response.tsv"), read_table(cohort / "survival_times.tsv")
     documents.append(outcome(names, given, lesions, response, survival))
-    Path(output).mkdir(parents=True, exist_ok=True)
-    write_documents(documents, Path(output) / "tables.xlsx")
+    with whole_folder(output) as place:
+        write_documents(documents, place / "tables.xlsx")
 
 
 def patient_characteristics(

@@ -15,7 +15,7 @@ from typing import Any
 
 import theraflow
 from theraflow.errors import TheraflowError
-from theraflow.files import read_json, write_json, write_text, write_tsv
+from theraflow.files import read_json, whole_folder, write_json, write_text, write_tsv
 from theraflow.layout import PatientFolder, Scan
 from theraflow.tables import read_table
 
@@ -45,7 +45,7 @@ BIDS has no place yet for CT, SPECT, doses and tables; they are listed in `.bids
 def write_bids(
     output: Path | str, scans: Mapping[str, Sequence[Scan]], results: Path | str, patients: Path | str | None = None
 ) -> None:
-    """Write the dataset.
+    """Write the dataset, whole or not at all.
 
     Args:
         output: folder of the dataset, on the file system of the results.
@@ -56,7 +56,6 @@ def write_bids(
     Raises:
         TheraflowError: two patients, or two scans of one, have the same label in BIDS.
     """
-    output = Path(output)
     subjects = labels(scans, "patients")
     people = _people(patients)
     version = theraflow.__version__
@@ -66,16 +65,17 @@ def write_bids(
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "theraflow", "Version": version}],
     }
-    write_json(description, output / "dataset_description.json")
-    write_text(README.format(version=version), output / "README.md")
-    write_text("".join(f"{folder}\n" for folder in IGNORED), output / ".bidsignore")
     rows = [
         {"participant_id": f"sub-{subjects[patient]}", "patient": patient, **people.get(patient, _person({}))}
         for patient in scans
     ]
-    _write_rows(rows, output / "participants.tsv", PARTICIPANT_COLUMNS)
-    for patient, own in scans.items():
-        _write_subject(output / f"sub-{subjects[patient]}", PatientFolder(results, patient), own)
+    with whole_folder(output) as place:
+        write_json(description, place / "dataset_description.json")
+        write_text(README.format(version=version), place / "README.md")
+        write_text("".join(f"{folder}\n" for folder in IGNORED), place / ".bidsignore")
+        _write_rows(rows, place / "participants.tsv", PARTICIPANT_COLUMNS)
+        for patient, own in scans.items():
+            _write_subject(place / f"sub-{subjects[patient]}", PatientFolder(results, patient), own)
 
 
 SESSION_COLUMNS = {

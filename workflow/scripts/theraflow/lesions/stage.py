@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
+from theraflow.files import whole_folder
 from theraflow.images import from_array, read_sidecar, voxel_volume_ml, write_image
 from theraflow.layout import PatientFolder, Scan
 from theraflow.lesions.background import (
@@ -116,7 +118,8 @@ def measure_lesions(
     lesions = follow([one.observations for one in shown.values()], settings["match_distance_mm"])
     automatic = follow([one.automatic for one in shown.values()], settings["match_distance_mm"])
     numbers = name_lesions(lesions, automatic)
-    measured = [measure_scan(patient, scan, shown[scan.scan], lesions, numbers) for scan in scans]
+    with whole_folder(folder.lesion_map(reference.scan).parent) as maps:
+        measured = [measure_scan(patient, scan, shown[scan.scan], lesions, numbers, maps) for scan in scans]
     rows = [row for one in measured for row in one.rows]
     table = _with_concordance(pd.DataFrame(rows, columns=list(LESION_COLUMNS)), scans, reference)
     _write(folder, "lesions", _by_lesion(table, scans), LESION_COLUMNS)
@@ -158,14 +161,14 @@ class Measured:
 
 
 def measure_scan(
-    patient: Patient, scan: Scan, shown: Shown, lesions: Sequence[Lesion], numbers: Sequence[int]
+    patient: Patient, scan: Scan, shown: Shown, lesions: Sequence[Lesion], numbers: Sequence[int], maps: Path
 ) -> Measured:
-    """All that is to be told of one scan; writes its label map."""
+    """All that is to be told of one scan; writes its label map into `maps`."""
     emission = patient.read(scan)
     grid = patient.map_grid(scan, emission, lesions)
     sources = [patient.source_of(scan, lesion) for lesion in lesions]
     regions = [patient.region_on(scan, grid, lesion, source) for lesion, source in zip(lesions, sources, strict=True)]
-    write_map(patient, scan, grid, lesions, numbers, regions)
+    write_map(patient, scan, grid, lesions, numbers, regions, maps)
     names = [lesion_name(number) for number in numbers]
     measured = Measured(scan, regions, voxel_volume_ml(grid))
     attention = looks(lesions, scan.scan, names)
@@ -309,8 +312,9 @@ def write_map(
     lesions: Sequence[Lesion],
     numbers: Sequence[int],
     regions: Sequence[Region | None],
+    maps: Path,
 ) -> None:
-    """Write the label map of a scan on `grid`; that of the reference scan also as the patient's."""
+    """Write the label map of a scan on `grid` into `maps`; that of the reference scan also as the patient's."""
     labels = np.zeros(grid.GetSize()[::-1], dtype=np.uint8 if max(numbers, default=0) < 256 else np.uint16)
     present = [
         (number, region, lesion)
@@ -332,7 +336,7 @@ def write_map(
         "overlap": "where lesions overlap the smaller one has the label; the table has all voxels",
     }  # fmt: skip
     image = from_array(labels, grid)
-    write_image(image, patient.folder.lesion_map(scan.scan), sidecar)
+    write_image(image, maps / patient.folder.lesion_map(scan.scan).name, sidecar)
     if scan.scan == patient.reference.scan:
         write_image(image, patient.folder.lesion_map(), sidecar)
 

@@ -1,10 +1,7 @@
 """All DICOM objects of a patient: `results/{patient}/dicom`."""
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +14,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from theraflow.files import whole_folder
 from theraflow.images import grid_of, read_image, read_sidecar, to_array
 from theraflow.layout import PatientFolder, Scan
 from theraflow.nifti import Grid
@@ -112,7 +110,7 @@ def write_dicom_objects(
         TheraflowError: the DICOM folder of a scan holds another series than the one that was imported.
     """
     lesions = read_table(folder.table("lesions"))
-    with _whole_folder(Path(output)) as place:
+    with whole_folder(output) as place:
         patient = _Patient(folder, place, folder.patient if identity == "pseudonym" else None, tracers)
         origins = {scan.scan: patient.emission_origin(scan) for scan in scans}
         tracking = _tracking_uids(folder.patient, lesions, origins.values())
@@ -124,20 +122,6 @@ def write_dicom_objects(
         if dose_map:
             _write_doses(patient, scans, origins)
         write_table(pd.DataFrame(patient.rows, columns=list(OBJECT_COLUMNS)), place / "objects.tsv", OBJECT_COLUMNS)
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`, which takes its place only when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        temporary.mkdir()
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _tracking_uids(patient: str, lesions: pd.DataFrame, origins: Sequence[Origin]) -> dict[str, str]:

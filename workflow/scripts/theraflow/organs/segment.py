@@ -1,7 +1,6 @@
 """Organs from a CT by TotalSegmentator."""
 
 import importlib.metadata
-import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
-from theraflow.files import temporary_room
+from theraflow.files import temporary_folder, temporary_room
 from theraflow.images import (
     grid_of,
     image_of_crop,
@@ -75,7 +74,7 @@ def segment_organs(
     ct_sidecar = read_sidecar(ct)
     virtual_patient = ct_sidecar.get("virtual_patient") is True
     _refuse_miniature([model for group in models.values() for model in group], weights, ct, virtual_patient)
-    with temporary_room(), tempfile.TemporaryDirectory(prefix="theraflow_organs_") as folder:
+    with temporary_room(), temporary_folder("theraflow_organs_") as folder:
         request = Request(
             ct=f"{folder}/ct.nii",
             output=f"{folder}/organs.nii",

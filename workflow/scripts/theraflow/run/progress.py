@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import platform
 import threading
 import time
 from collections import Counter, defaultdict
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 
 import theraflow
+from theraflow.errors import TheraflowError
 from theraflow.files import write_text
 from theraflow.run.time_left import Remaining, TimeLeft, estimate_time_left
 
@@ -38,6 +40,7 @@ class Step:
         stage: the file of rules that it belongs to, as `organs`; None for what makes nothing itself.
         patient, scan: whom it concerns; None for all together.
         benchmark: where Snakemake writes its time and memory, or None.
+        log: where it writes what it does, or None.
         outputs: the files that it makes.
     """
 
@@ -46,6 +49,7 @@ class Step:
     patient: str | None = None
     scan: str | None = None
     benchmark: Path | None = None
+    log: Path | None = None
     outputs: tuple[str, ...] = ()
 
 
@@ -237,6 +241,8 @@ class Progress:
             return {
                 "theraflow": theraflow.__version__,
                 "state": self.state,
+                "machine": platform.node(),
+                "process": os.getpid(),
                 "started_at": moment(self.started),
                 "updated_at": moment(now),
                 "seconds": round((self.ended or now) - self.started, 1),
@@ -354,7 +360,7 @@ class Keeper(threading.Thread):
         self.progress.measure_memory()
         try:
             write_text(json.dumps(self.progress.snapshot(), ensure_ascii=False) + "\n", self.folder / FILE)
-        except OSError as error:
+        except (OSError, TheraflowError) as error:
             logging.getLogger(__name__).warning("%s cannot be written: %s", self.folder / FILE, error)
 
     def end(self, success: bool) -> None:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from theraflow.cohort.style import COLOURS, INK, print_style, save_figure
+from theraflow.files import whole_folder
 from theraflow.tables import write_table
 
 COLUMNS = ("figure", "drawn", "n", "counted", "n_patients", "caption", "reason")
@@ -55,31 +56,26 @@ def absent(name: str, reason: str) -> Drawing:
 
 
 def write_drawings(drawings: Iterable[Drawing], folder: Path | str) -> None:
-    """Write each figure as SVG and PDF, and `figures.tsv` with all of them, drawn or not.
+    """Write each figure as SVG and PDF, and `figures.tsv` with all of them, drawn or not: the folder, replaced."""
+    with whole_folder(folder) as place:
+        rows = [_write_drawing(drawing, place) for drawing in drawings]
+        write_table(pd.DataFrame(rows, columns=list(COLUMNS)), place / "figures.tsv", COLUMNS)
 
-    A figure of an earlier run that has no data any more is removed.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob("*.svg"), *folder.glob("*.pdf")]:
-        old.unlink()
-    rows = []
-    for drawing in drawings:
-        if drawing.figure is not None:
-            with print_style():
-                save_figure(drawing.figure, folder, drawing.name)
-        rows.append(
-            {
-                "figure": drawing.name,
-                "drawn": drawing.figure is not None,
-                "n": drawing.n,
-                "counted": drawing.counted or None,
-                "n_patients": drawing.n_patients,
-                "caption": drawing.caption or None,
-                "reason": drawing.reason or None,
-            }
-        )
-    write_table(pd.DataFrame(rows, columns=list(COLUMNS)), folder / "figures.tsv", COLUMNS)
+
+def _write_drawing(drawing: Drawing, folder: Path) -> dict[str, object]:
+    """Write a figure, if there is one; its row of the table."""
+    if drawing.figure is not None:
+        with print_style():
+            save_figure(drawing.figure, folder, drawing.name)
+    return {
+        "figure": drawing.name,
+        "drawn": drawing.figure is not None,
+        "n": drawing.n,
+        "counted": drawing.counted or None,
+        "n_patients": drawing.n_patients,
+        "caption": drawing.caption or None,
+        "reason": drawing.reason or None,
+    }
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""What is said where the results are locked: by a run that goes on, here or elsewhere, or by one that was killed."""
+
+import datetime
+import logging
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from theraflow.files import write_json
+from theraflow.run.lock import LockWords
+
+UNLOCK = "snakemake --unlock"
+
+
+def dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def said(runs, exception: str = "LockException") -> str:
+    record = logging.LogRecord("snakemake", logging.ERROR, __file__, 1, "Directory cannot be %s.", ("locked",), None)
+    record.exception = exception
+    assert LockWords(runs, UNLOCK).filter(record)
+    return record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("machine", "process", "silent_s", "state", "goes_on"),
+    [
+        (platform.node(), os.getpid(), 5, "running", True),
+        (platform.node(), dead_process(), 5, "running", False),
+        ("another", dead_process(), 5, "running", True),  # its processes cannot be seen from here
+        ("another", 1, 600, "running", False),
+        (platform.node(), os.getpid(), 5, "finished", False),
+    ],
+)
+def test_who_holds_the_lock_is_told(machine, process, silent_s, state, goes_on, tmp_path):
+    heard = datetime.datetime.now().astimezone() - datetime.timedelta(seconds=silent_s)
+    told = {"machine": machine, "process": process, "state": state, "updated_at": heard.isoformat()}
+    write_json({**told, "started_at": "2026-03-04T05:06:07+00:00"}, tmp_path / "20260304T050607_1" / "progress.json")
+    sentence = said(tmp_path)
+    assert ("Another run has been at work on these results since 2026-03-04 05:06" in sentence) == goes_on
+    assert (f"process {process} on {machine}" in sentence) == goes_on
+    assert (UNLOCK in sentence) != goes_on
+
+
+def test_before_the_first_run_has_said_anything_the_command_is_told(tmp_path):
+    assert UNLOCK in said(tmp_path / "runs")
+
+
+def test_other_messages_stay_as_they_are(tmp_path):
+    assert said(tmp_path, "WorkflowError") == "Directory cannot be locked."

@@ -1,0 +1,73 @@
+"""A run killed at random moments, and started again as often, ends with the bytes of one that nobody disturbed."""
+
+import time
+
+import pytest
+
+from kills import Killer, differing, files, temporary_files
+from theraflow.files import read_json
+from theraflow.registration.transforms import read_transform
+from theraflow.run.progress import FILE, FOLDER
+from threshold_model import write_threshold_model
+
+pytestmark = pytest.mark.workflow
+
+KILLS = 7
+SEED = 20231
+RESULTS = (".tsv", ".json", ".nii.gz", ".png")  # HDF5 holds the time when it was written
+
+
+@pytest.fixture(scope="module")
+def disturbed(make_run, repository_cases, tmp_path_factory):
+    """An undisturbed run of one patient through five stages, a killed one, its kills, and what its last start said."""
+    weights = tmp_path_factory.mktemp("weights")
+    write_threshold_model(weights, 6)
+    case = repository_cases[0]
+    targets = [f"results/{case['patient']}/{table}.tsv" for table in ("response", "lesions/lesions")]
+    organs = {"backend": "totalsegmentator", "resolution": 6, "device": "cpu", "weights": str(weights)}
+    calm, run = make_run("calm"), make_run("killed")
+    for one in (calm, run):
+        one.write([case], organs=organs)
+    began = time.monotonic()
+    result = calm.snakemake(*targets)
+    whole_s = time.monotonic() - began
+    assert result.returncode == 0, result.stdout
+    (told,) = calm.results("logs", FOLDER).glob(f"*/{FILE}")
+    killer = Killer(run, whole_s, read_json(told)["steps"]["of"], SEED, targets)
+    kills = [killer.kill_once() for _ in range(KILLS)]
+    return calm, run, kills, killer.finish()
+
+
+def test_the_runs_were_killed_while_they_worked(disturbed):
+    _, _, kills, _ = disturbed
+    assert sum(kill.victim == "run" for kill in kills) >= 2
+    assert sum(kill.victim not in ("run", "none") for kill in kills) >= 1
+
+
+def test_a_killed_run_leaves_no_process_at_work(disturbed):
+    _, _, kills, _ = disturbed
+    assert [kill.orphans for kill in kills if kill.orphans] == []
+
+
+def test_every_result_has_the_bytes_of_the_undisturbed_run(disturbed):
+    calm, run, _, _ = disturbed
+    assert len(files(calm, *RESULTS)) > 15
+    assert differing(calm, run, *RESULTS) == []
+
+
+def test_transforms_differ_in_nothing_but_the_time_of_writing(disturbed):
+    calm, run, _, _ = disturbed
+    paths = sorted(calm.results().rglob("*.h5"))
+    assert len(paths) == 3
+    for path in paths:
+        one, other = (read_transform(place) for place in (path, run.folder / path.relative_to(calm.folder)))
+        assert one.GetName() == other.GetName()
+        assert one.GetParameters() == other.GetParameters()
+        assert one.GetFixedParameters() == other.GetFixedParameters()
+
+
+def test_nothing_is_left_over_when_the_run_has_ended(disturbed):
+    _, run, _, words = disturbed
+    assert temporary_files(run) == []
+    assert not list(run.results("logs").rglob("*.failure"))
+    assert "Not finished" not in words
