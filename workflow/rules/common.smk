@@ -126,30 +126,40 @@ def get_scan(wildcards):
         )
 
 
+@cache
+def row_of(scan):
+    return asdict(scan)
+
+
 def get_scan_row(wildcards):
     """A scan without its reader's annotation: nothing that is made of one scan alone depends on that."""
-    return {**asdict(get_scan(wildcards)), "lesions": None}
+    return row_of(get_scan(wildcards)) | {"lesions": None}
 
 
 def get_scan_rows(wildcards):
-    return [asdict(scan) for scan in SCANS[wildcards.patient]]
+    return [row_of(scan) for scan in SCANS[wildcards.patient]]
 
 
 def get_all_scan_rows(wildcards):
     """With the planar scans."""
-    return [asdict(scan) for scan in SHEET[wildcards.patient]]
+    return [row_of(scan) for scan in SHEET[wildcards.patient]]
 
 
 def get_tracer(wildcards):
     return config["tracers"][get_scan(wildcards).tracer]
 
 
+@cache
+def reference_of(patient):
+    return reference_scan(SCANS[patient], config.get("reference_tracer"))
+
+
 def get_reference(wildcards):
-    return reference_scan(SCANS[wildcards.patient], config.get("reference_tracer"))
+    return reference_of(wildcards.patient)
 
 
 def get_reference_row(wildcards):
-    return {**asdict(get_reference(wildcards)), "lesions": None}
+    return row_of(get_reference(wildcards)) | {"lesions": None}
 
 
 @cache
@@ -202,14 +212,6 @@ def remove_left_results():
                 f"Removed, for sheet and configuration do not ask for it any more: {path}"
             )
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def get_ct(wildcards):
-    return (
-        [PatientFolder(RESULTS, wildcards.patient).ct(wildcards.scan)]
-        if has_ct(get_scan(wildcards))
-        else []
-    )
 
 
 def get_images(scan):
@@ -338,7 +340,7 @@ def get_exchange(wildcards):
 
 
 def get_included_rows(wildcards):
-    return {patient: [asdict(scan) for scan in SCANS[patient]] for patient in INCLUDED}
+    return {patient: [row_of(scan) for scan in SCANS[patient]] for patient in INCLUDED}
 
 
 def get_panels(wildcards):

@@ -38,7 +38,7 @@ rule bids:
         "../../environment.yml"
     params:
         scans=lambda wildcards: {
-            patient: [asdict(scan) for scan in SHEET[patient]] for patient in INCLUDED
+            patient: [row_of(scan) for scan in SHEET[patient]] for patient in INCLUDED
         },
         results=get_results,
         code=code_digest("theraflow.exchange.bids"),
