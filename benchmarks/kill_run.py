@@ -14,10 +14,9 @@ from theraflow.files import read_json
 from theraflow.run.progress import FILE, FOLDER
 from whole_run import Run, make_demo
 
-PATIENTS = ("P003", "P005", "P007")
 TABLES = (".tsv",)
-# Not the transforms (HDF5 holds the time when it was written) nor the pages, which name the day.
-RESULTS = (".tsv", ".json", ".nii.gz", ".png", ".svg", ".pdf", ".parquet", ".xlsx", ".dcm")
+# Not the pages, which name the day.
+RESULTS = (".tsv", ".json", ".nii.gz", ".h5", ".png", ".svg", ".pdf", ".parquet", ".xlsx", ".dcm")
 
 
 def main() -> None:
@@ -59,7 +58,7 @@ def _working_directory(folder: Path) -> Run:
     data = folder.parent / "input"
     if not data.exists():
         data.mkdir(parents=True)
-        make_demo(data, PATIENTS)
+        make_demo(data)
     folder.mkdir(exist_ok=True)
     for name in ("config", "config.yaml"):
         source, target = data / name, folder / name

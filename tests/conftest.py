@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from whole_run import REPOSITORY, Run, make_demo, sarcoma
+
 # Debian's packages that tests need, by the program they are asked for.
 DEBIAN_PACKAGES = {
     "chromium": "chromium",
     "dciodvfy": "dicom3tools",
     "Orthanc": "orthanc",
     "pdftotext": "poppler-utils",
+    "munged": "munge",
+    "slurmctld": "slurm-wlm",
 }
 
 
@@ -66,3 +69,39 @@ def chromium(debian_program) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=PATIENCE_MS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def make_run(tmp_path_factory) -> Callable[[str], Run]:
+    """Make a new working directory."""
+    return lambda name: Run(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def sarcoma_row() -> Callable[[Path], dict[str, object]]:
+    """How to name a sarcoma patient in the sheet."""
+    return sarcoma
+
+
+@pytest.fixture(scope="session")
+def repository_cases() -> list[dict[str, object]]:
+    """Scan rows of the two real patients in tests/data."""
+    return [sarcoma(REPOSITORY / "tests" / "data" / name) for name in ("STS_002", "STS_008")]
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Run:
+    """`make demo`, once for all files of tests; THERAFLOW_DEMO names a working directory where it has run already."""
+    if "THERAFLOW_DEMO" in os.environ:
+        return Run(Path(os.environ["THERAFLOW_DEMO"]))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers
+    with (shared / "demo.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not (shared / "demo").exists():
+            folder = tmp_path_factory.mktemp("demo")
+            result = make_demo(folder).snakemake()
+            assert result.returncode == 0, result.stdout
+            folder.rename(shared / "demo")
+    return Run(shared / "demo")

@@ -29,6 +29,7 @@ TRACERS = {
     "DOTATATE": {"radiopharmaceutical": "[177Lu]DOTATATE", "nuclide": "177Lu", "quantity": "activity",
                  "therapy_nuclide": "90Y"},
 }  # fmt: skip
+DEMO_PATIENTS = ("P003", "P005", "P007")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 150.0) -> Any:
@@ -60,13 +61,13 @@ class Run:
         }
         (self.folder / "config.yaml").write_text(yaml.safe_dump(full))
 
-    def snakemake(self, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
-        """Run Snakemake as the README says; standard output and error together."""
+    def snakemake(self, *arguments: str, cores: int | None = 2) -> subprocess.CompletedProcess:
+        """Run Snakemake as the README says; standard output and error together. Without cores a profile says them."""
         with self.start(*arguments, cores=cores) as process:
             output, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen:
+    def start(self, *arguments: str, cores: int | None = 2) -> subprocess.Popen:
         """The same without waiting for its end, in a session of its own."""
         command = [
             sys.executable,
@@ -77,7 +78,8 @@ class Run:
             "--directory",
             str(self.folder),
         ]
-        command += ["--configfile", str(self.folder / "config.yaml"), "--cores", str(cores), *arguments]
+        command += ["--configfile", str(self.folder / "config.yaml")]
+        command += [*([] if cores is None else ["--cores", str(cores)]), *arguments]
         return subprocess.Popen(
             command,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow" / "scripts")},
@@ -93,10 +95,23 @@ class Run:
         return self.folder.joinpath("results", *parts)
 
 
-def make_demo(folder: Path, patients: Iterable[str]) -> Run:
+def sarcoma(folder: Path) -> dict[str, object]:
+    """Scan row of one sarcoma patient: PET, CT, and the reader's outline on the PET."""
+    outline = next((folder / "PET" / "mask").iterdir())
+    return {
+        "patient": folder.name,
+        "scan": "fdg",
+        "tracer": "FDG",
+        "timepoint": "baseline",
+        "dicom": folder,
+        "lesions": outline,
+    }
+
+
+def make_demo(folder: Path) -> Run:
     """What `make demo` reads, in a working directory of its own."""
     library = str(REPOSITORY / "workflow" / "scripts")
-    command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *patients]
+    command = [sys.executable, "-m", "theraflow.virtual", "--output", "data/virtual", "--patients", *DEMO_PATIENTS]
     subprocess.run([*command, "--cores", "2"], cwd=folder, env={**os.environ, "PYTHONPATH": library}, check=True)
     shutil.copytree(REPOSITORY / "config", folder / "config")
     config = (folder / "config" / "config.yaml").read_text()

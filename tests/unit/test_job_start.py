@@ -24,13 +24,12 @@ UNUSED = {
     **dict.fromkeys(
         ("import_ct", "import_emission", "import_planar", "normalise_pet"), {"pandas", "scipy"} | DRAWING | STATISTICS
     ),
-    **dict.fromkeys(("align_emission", "register_scan"), {"pandas"} | DRAWING | STATISTICS),
     "label_organs": DRAWING | STATISTICS,
     **dict.fromkeys(
         ("find_candidates", "measure_lesions", "assess_response", "measure_activity", "compute_doses", "map_dose",
          "plan_therapy"), {"pydicom", "highdicom"} | DRAWING | STATISTICS,
     ),
-    **dict.fromkeys(("judge_registration", "report_patient", "report_patient_document", "draw_patient_panel"),
+    **dict.fromkeys(("register_scan", "report_patient", "report_patient_document", "draw_patient_panel"),
                     {"highdicom"} | STATISTICS),
 }  # fmt: skip
 PACKAGES = [

@@ -29,16 +29,17 @@ def said(runs, exception: str = "LockException") -> str:
 
 
 @pytest.mark.parametrize(
-    ("machine", "process", "silent_s", "state", "goes_on"),
+    ("machine", "lives", "silent_s", "state", "goes_on"),
     [
-        (platform.node(), os.getpid(), 5, "running", True),
-        (platform.node(), dead_process(), 5, "running", False),
-        ("another", dead_process(), 5, "running", True),  # its processes cannot be seen from here
-        ("another", 1, 600, "running", False),
-        (platform.node(), os.getpid(), 5, "finished", False),
+        (platform.node(), True, 5, "running", True),
+        (platform.node(), False, 5, "running", False),
+        ("another", False, 5, "running", True),  # its processes cannot be seen from here
+        ("another", True, 600, "running", False),
+        (platform.node(), True, 5, "finished", False),
     ],
 )
-def test_who_holds_the_lock_is_told(machine, process, silent_s, state, goes_on, tmp_path):
+def test_who_holds_the_lock_is_told(machine, lives, silent_s, state, goes_on, tmp_path):
+    process = os.getpid() if lives else dead_process()
     heard = datetime.datetime.now().astimezone() - datetime.timedelta(seconds=silent_s)
     told = {"machine": machine, "process": process, "state": state, "updated_at": heard.isoformat()}
     write_json({**told, "started_at": "2026-03-04T05:06:07+00:00"}, tmp_path / "20260304T050607_1" / "progress.json")

@@ -1,7 +1,6 @@
 """The demo, three virtual patients from DICOM to report, against the truth that was written beside them."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -12,26 +11,15 @@ import pytest
 from theraflow.images import read_image, same_grid, to_array
 from theraflow.organs import ORGAN_IDS
 from theraflow.virtual.scoring import count_identity, match_truth, said_concordance, true_concordance
-from whole_run import REPOSITORY, Run, make_demo
+from whole_run import DEMO_PATIENTS as PATIENTS
+from whole_run import REPOSITORY, Run
 
 pytestmark = pytest.mark.workflow
 
-PATIENTS = ("P003", "P005", "P007")
 TREATED = ("P003", "P007")
 # Where the miniature model is not good enough yet; docs/validation.md gives the numbers.
 WEAK = {("P003", "kidney_right"): "native CT, 4 mm of fat between kidney and liver: less than a voxel of the model"}
 DOSE_ORGANS = ("kidney_left", "kidney_right", "liver", "spleen")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> Run:
-    """`make demo` in a working directory of its own; THERAFLOW_DEMO names one where it has run already."""
-    if "THERAFLOW_DEMO" in os.environ:
-        return Run(Path(os.environ["THERAFLOW_DEMO"]))
-    run = make_demo(tmp_path_factory.mktemp("demo"), PATIENTS)
-    result = run.snakemake()
-    assert result.returncode == 0, result.stdout
-    return run
 
 
 @pytest.fixture(scope="module")

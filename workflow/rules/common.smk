@@ -1,5 +1,6 @@
 # What all rules share: the library, the checked configuration and sheets, and the functions that name inputs.
 
+import argparse
 import atexit
 import os
 import shlex
@@ -109,8 +110,16 @@ wildcard_constraints:
 
 
 def memory(mb):
-    """Memory of a job in MB: more at each further attempt, for a cluster ends jobs that take more than they asked."""
-    return lambda wildcards, attempt: mb * attempt
+    """Memory of a job in MB: more at each further attempt, for a cluster ends jobs that take more than they asked.
+
+    There it holds two processes of Snakemake, too.
+    """
+    return lambda wildcards, attempt: mb * attempt + 250
+
+
+def minutes(limit):
+    """Time limit of a job in minutes on a cluster, longer at each further attempt."""
+    return lambda wildcards, attempt: limit * attempt
 
 
 def get_results(wildcards):
@@ -505,9 +514,7 @@ def closing_words():
 
 def cohort_command():
     """The command that makes the cohort report without the patients that failed."""
-    return this_command(
-        "--cores", workflow.cores, "--config", "cohort={incomplete: skip}"
-    )
+    return this_command(*places_of_jobs(), "--config", "cohort={incomplete: skip}")
 
 
 def this_command(*words):
@@ -521,6 +528,22 @@ def this_command(*words):
             *(Path(path).absolute() for path in workflow.overwrite_configfiles),
         ]
     return shlex.join(map(str, ["snakemake", *place, *words]))
+
+
+def places_of_jobs():
+    """The options of this run that say where its jobs run: the cores of this machine, or a cluster."""
+    if workflow.resource_settings.nodes is None:
+        return ["--cores", workflow.cores]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--profile", "--workflow-profile", "--executor", "--jobs"):
+        parser.add_argument(option)
+    given, _ = parser.parse_known_args(sys.argv[1:])
+    return [
+        word
+        for name, value in vars(given).items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", value)
+    ]
 
 
 logger.addFilter(LockWords(Path(LOGS) / progress.FOLDER, this_command("--unlock")))

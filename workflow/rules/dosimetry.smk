@@ -150,6 +150,7 @@ rule dose_map:
         "../../environment.yml"
     resources:
         mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         scans=get_scan_rows,
         settings=config["dosimetry"],

@@ -36,6 +36,8 @@ rule bids:
         f"{LOGS}/cohort/bids.benchmark.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        runtime=minutes(120),
     params:
         scans=lambda wildcards: {
             patient: [row_of(scan) for scan in SHEET[patient]] for patient in INCLUDED

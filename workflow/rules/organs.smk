@@ -6,7 +6,7 @@ from theraflow.organs.totalsegmentator.weights import manifest_path, needed_weig
 
 ORGANS = config["organs"]
 # With `device: auto` a job asks for a GPU where the machine that plans has one. On a cluster that is the login node,
-# which mostly has none: there the profile decides (`set-resources: organs:gpu=1`).
+# which mostly has none: there say `device: gpu` (docs/cluster.md).
 GPUS = gpus_wanted(ORGANS["device"])
 RESOLUTIONS = resolutions(
     ORGANS["resolution"], ORGANS["device"], ORGANS["lower_resolution"], ORGANS["only"]
@@ -36,6 +36,7 @@ rule organs:
         "../../environment.yml"
     resources:
         mem_mb=memory(8000 if ORGANS["resolution"] < 6 else 3000),
+        runtime=minutes(240),
         gpu=lambda wildcards: 0 if get_scan(wildcards).organs else GPUS,
     params:
         scan=get_scan_row,

@@ -24,6 +24,7 @@ rule register:
         "../../environment.yml"
     resources:
         mem_mb=memory(2000),
+        runtime=minutes(60),
     params:
         reference=get_reference_row,
         scan=get_scan_row,

@@ -18,6 +18,7 @@ rule kernel:
         "../../environment.yml"
     resources:
         mem_mb=memory(2000),
+        runtime=minutes(120),
     params:
         code=code_digest("theraflow.dosimetry.s_values.transport"),
     script:

@@ -1,0 +1,160 @@
+"""Whole runs through a real Slurm: the demo, a job without enough memory, a cancelled one, one that needs a GPU."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from one_machine_slurm import Slurm, slurm
+
+from whole_run import REPOSITORY, Run, wait_until
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
+
+PATIENT = "P007"  # of the demo, and one PET and one SPECT of it
+SCANS = ("pentixafor", "lu_96h")
+PROFILE = ("--workflow-profile", "slurm")
+IMPORTED_CT = "results/STS_002/scans/fdg/ct.nii.gz"
+LESIONS = "results/STS_002/lesions/lesions.tsv"
+
+
+@pytest.fixture(scope="module")
+def cluster(debian_program, tmp_path_factory) -> Iterator[Slurm]:
+    """A Slurm of this machine alone, which `snakemake` and the commands of Slurm find."""
+    if os.geteuid() != 0:
+        pytest.skip("a Slurm of this machine alone has to be started by root")
+    for program in ("munged", "slurmctld"):
+        debian_program(program)
+    with slurm(tmp_path_factory.mktemp("slurm")) as found, pytest.MonkeyPatch.context() as environment:
+        for name, value in found.environment.items():
+            environment.setenv(name, value)
+        yield found
+
+
+def tables(run: Run) -> dict[str, bytes]:
+    """All tables of the patient and of the cohort, without logs and benchmarks."""
+    found = [path for part in (PATIENT, "cohort") for path in run.results(part).rglob("*.tsv")]
+    return {str(path.relative_to(run.folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def through_slurm(demo, cluster, tmp_path_factory) -> Run:
+    """The demo where Slurm makes two scans of a patient, all of the patient that rests on them, and the cohort anew.
+
+    Each rule of the demo is run so; of the other scans and patients stays what one machine has made.
+    """
+    run = Run(tmp_path_factory.mktemp("demo through slurm"))
+    for name in ("config", "config.yaml", ".snakemake/metadata", "results"):
+        source, target = demo.folder / name, run.folder / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
+    run.folder.joinpath("data").symlink_to(demo.folder / "data")
+    for folder in (run.results("cohort"), run.results("logs")):
+        shutil.rmtree(folder)
+    patient = run.results(PATIENT)
+    of_scans = [path for path in patient.rglob("*") if any(path.name.startswith(scan) for scan in SCANS)]
+    of_patient = [*patient.iterdir(), *patient.joinpath("lesions").iterdir()]
+    kept = [patient / name for name in ("scans", "registration", "lesions", "lesions/candidates")]
+    for path in {*of_scans, *of_patient} - {*kept}:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    result = run.snakemake(*PROFILE, cores=None)
+    assert result.returncode == 0, result.stdout
+    return run
+
+
+def rules_of_jobs(run: Run) -> Counter:
+    """How many jobs of each rule the runs in a folder have done, as their progress tells."""
+    done = Counter()
+    for path in run.results("logs", "runs").glob("*/progress.json"):
+        told = json.loads(path.read_text())
+        assert told["state"] == "finished"
+        assert told["steps"]["done"] == told["steps"]["of"]
+        done.update({rule: counts["done"] for rule, counts in told["rules"].items()})
+    return done
+
+
+def test_tables_are_those_of_a_run_on_one_machine(demo, through_slurm):
+    expected, found = tables(demo), tables(through_slurm)
+    assert len(expected) > 40
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_progress_tells_of_the_jobs_of_a_cluster(demo, through_slurm):
+    here, there = rules_of_jobs(demo), rules_of_jobs(through_slurm)
+    assert here.keys() - there.keys() <= {"viewer"}  # which is downloaded once
+    for rule in ("import_ct", "organs", "register"):
+        assert there[rule] == len(SCANS)
+
+
+@pytest.fixture
+def imported(make_run, repository_cases) -> Run:
+    """A real patient whose next step is to find lesions."""
+    run = make_run("imported")
+    run.write(repository_cases[:1])
+    result = run.snakemake(LESIONS, "--until", "candidates", "judge_registration")
+    assert result.returncode == 0, result.stdout
+    return run
+
+
+def test_a_job_that_lacked_memory_is_repeated_with_more(imported, cluster):
+    earlier = {job["JobId"] for job in cluster.jobs()}
+    result = imported.snakemake(*PROFILE, LESIONS, "--set-resources", "lesions:mem_mb=180 * attempt", cores=None)
+    assert result.returncode == 0, result.stdout
+    first, *_, last = (job for job in cluster.jobs() if job["JobId"] not in earlier)
+    assert (first["JobState"], last["JobState"]) == ("FAILED", "COMPLETED")
+    assert first["MinMemoryNode"] == "180M" and last["MinMemoryNode"] in ("360M", "540M")
+    (log,) = imported.folder.glob(f".snakemake/slurm_logs/rule_lesions/*/{first['JobId']}.log")
+    assert f"StepId={first['JobId']}.0 exceeded memory limit" in log.read_text()
+    assert (imported.folder / LESIONS).exists()
+
+
+def test_a_cancelled_job_is_made_by_the_next_start(make_run, repository_cases, cluster):
+    run = make_run("cancelled")
+    run.write(repository_cases[:1])
+    earlier = {job["JobId"] for job in cluster.jobs()}
+    with run.start(*PROFILE, "--retries", "0", IMPORTED_CT, cores=None) as process:
+        wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier and j["JobState"] == "RUNNING"])
+        cluster.say("scancel", "--user=root")
+        output, _ = process.communicate()
+    assert process.returncode != 0 and "CANCELLED" in output
+    assert not (run.folder / IMPORTED_CT).exists()
+    again = run.snakemake(*PROFILE, IMPORTED_CT, cores=None)
+    assert again.returncode == 0, again.stdout
+    assert (run.folder / IMPORTED_CT).exists()
+
+
+def environment_of_job(number: str, script: str) -> dict[str, str]:
+    """The environment of the process that runs a rule's script in a job, if it runs."""
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            runs_script = any(script in word for word in process.info["cmdline"] or [])
+            if runs_script and process.environ().get("SLURM_JOB_ID") == number:
+                return process.environ()
+        except psutil.Error:  # it has just ended
+            continue
+    return {}
+
+
+def test_a_job_on_a_gpu_asks_for_it_and_sees_it(make_run, repository_cases, cluster):
+    """The GPU is a stand-in: torch finds none or may not use this model, and the run says which in one sentence."""
+    run = make_run("gpu")
+    weights = str(REPOSITORY / "resources" / "miniature_weights")
+    organs = {"backend": "totalsegmentator", "resolution": 6, "device": "gpu", "weights": weights}
+    run.write(repository_cases[:1], organs=organs)
+    assert run.snakemake(IMPORTED_CT).returncode == 0
+    earlier = {job["JobId"] for job in cluster.jobs()}
+    with run.start(*PROFILE, "--retries", "0", IMPORTED_CT.replace("ct.", "organs."), cores=None) as process:
+        (job,) = wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier])
+        environment = wait_until(lambda: environment_of_job(job["JobId"], "label_organs.py"))
+        output, _ = process.communicate()
+    assert job["TresPerJob"] in ("gres:gpu:1", "gres/gpu:1")
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert process.returncode != 0
+    assert "Not finished:" in output and "Traceback" not in output
+    assert "--workflow-profile slurm --config" in output.split("The cohort report of the other patients:")[1]
