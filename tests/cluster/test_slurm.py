@@ -97,7 +97,7 @@ def imported(make_run, repository_cases) -> Run:
     """A real patient whose next step is to find lesions."""
     run = make_run("imported")
     run.write(repository_cases[:1])
-    result = run.snakemake(LESIONS, "--until", "candidates", "judge_registration")
+    result = run.snakemake(LESIONS, "--until", "candidates", "register")
     assert result.returncode == 0, result.stdout
     return run
 

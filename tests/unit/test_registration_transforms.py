@@ -94,7 +94,8 @@ def test_carried_sphere_keeps_volume_and_place(radius_mm, source_mm, target_mm, 
     voxel = target_mm**3
     assert abs(volume_mm3(carried) - volume_mm3(source)) <= max(0.51 * voxel, 0.01 * volume_mm3(source))
     truth = np.array(transform.TransformPoint(centroid(source).tolist()))
-    assert np.linalg.norm(centroid(carried) - truth) < 0.5 * target_mm
+    few = to_array(carried).sum() < 8  # one voxel may lie half its diagonal away
+    assert np.linalg.norm(centroid(carried) - truth) < (np.sqrt(3) / 2 if few else 0.5) * target_mm
 
 
 @settings(max_examples=10, deadline=None)
@@ -106,7 +107,8 @@ def test_mask_carried_there_and_back_is_the_same_lesion(radius_mm, target_mm):
     there = carry_mask(mask, empty_grid([int(220 / target_mm)] * 3, [target_mm] * 3), way)
     back = carry_mask(there, grid, Passage(way.target_to_source, way.source_to_target))
     shared = (to_array(mask) & to_array(back)).sum()
-    assert 2 * shared / (to_array(mask).sum() + to_array(back).sum()) > 0.85
+    # 6 mm of radius on voxels of 4 mm: a layer of a tenth of the radius may come or go on the way.
+    assert 2 * shared / (to_array(mask).sum() + to_array(back).sum()) > 0.8
     assert volume_mm3(back) == pytest.approx(volume_mm3(mask), rel=0.05)
 
 
@@ -146,3 +148,13 @@ def test_the_same_transform_gives_the_same_bytes_at_any_time(tmp_path):
     read, as_itk = read_transform(tmp_path / "0.h5"), sitk.ReadTransform(str(tmp_path / "stamped0.h5"))
     assert read.GetParameters() == as_itk.GetParameters() and read.GetFixedParameters() == as_itk.GetFixedParameters()
     assert read.TransformPoint((0.5, 1.5, 2.5)) == as_itk.TransformPoint((0.5, 1.5, 2.5)) != (0.5, 1.5, 2.5)
+
+
+def test_a_field_is_kept_to_a_tenth_of_a_micrometre_in_little_room(tmp_path):
+    z, y, x = np.meshgrid(*(np.linspace(0, 3, n) for n in (30, 40, 50)), indexing="ij")
+    shifts = 40.0 * np.stack([np.sin(x + y), np.cos(y * z), np.exp(-x * z)], axis=-1)
+    transform = sitk.DisplacementFieldTransform(sitk.GetImageFromArray(shifts, isVector=True))
+    write_transform(sitk.CompositeTransform([transform]), tmp_path / "field.h5")
+    read = np.array(read_transform(tmp_path / "field.h5").GetParameters())
+    assert 0 < np.abs(read - shifts.ravel()).max() < 1e-4 * 0.1
+    assert (tmp_path / "field.h5").stat().st_size < shifts.nbytes / 2

@@ -22,6 +22,7 @@ from theraflow.layout import PatientFolder
 
 FINENESS_MM = 2.0  # supersampling of a carried mask: no farther apart than this, nor than the source's voxels
 LATTICE_MM = 10.0  # a deformation is smooth at this length
+LINEAR_AT_MOST = 100  # parameters of a transform without a field
 
 
 def read_transform(path: Path | str) -> sitk.Transform:
@@ -37,14 +38,17 @@ def read_transform(path: Path | str) -> sitk.Transform:
 
 
 def write_transform(transform: sitk.Transform, path: Path | str) -> None:
-    """Write a transform as ITK HDF5, whole or not at all; the same transform gives the same bytes."""
+    """Write a transform as ITK HDF5, whole or not at all; the same transform gives the same bytes.
+
+    The displacements of a field are rounded to single precision (less than 0.1 µm) and compressed.
+    """
     with whole(path) as temporary:
         sitk.WriteTransform(transform, str(temporary))
-        _remove_times(temporary)
+        _compress(temporary)
 
 
-def _remove_times(path: Path) -> None:
-    """Write an HDF5 file anew without the times at which its parts were made: ITK cannot leave them out."""
+def _compress(path: Path) -> None:
+    """Write an HDF5 file anew, compressed and without the times at which its parts were made: ITK can do neither."""
     import h5py  # only here: loading it takes longer than reading a transform
 
     with h5py.File(path) as file:
@@ -53,7 +57,11 @@ def _remove_times(path: Path) -> None:
         kinds = {name: file[name].dtype for name in parts}
     with h5py.File(path, "w", libver="earliest") as file:
         for name, values in parts.items():
-            file.create_dataset(name, data=values, dtype=kinds[name], track_times=False)
+            how: dict[str, object] = {}
+            if values.size > LINEAR_AT_MOST:
+                values = values.astype(np.float32)
+                how = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+            file.create_dataset(name, data=values, dtype=kinds[name], track_times=False, **how)
 
 
 @dataclass(frozen=True)
