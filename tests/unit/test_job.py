@@ -30,6 +30,15 @@ def test_success_leaves_no_failure(tmp_path):
     assert failures(tmp_path / "logs", ["P1"]) == {}
 
 
+def test_what_a_job_reads_must_be_there(tmp_path):
+    code = "from theraflow.job import job\nwith job('logs/P1/step.log', 1, ['here', 'away', 'gone']): print('worked')"
+    (tmp_path / "here").touch()
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(LIBRARY)}, capture_output=True, text=True)
+    sentence = "away is missing (and 1 others): name it to snakemake, which makes it again.\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", sentence)
+
+
 def test_wrong_input_ends_in_one_sentence(tmp_path):
     body = "from theraflow.errors import TheraflowError\nraise TheraflowError('PatientWeight (0010,1030) is missing.')"
     result = run(tmp_path, body)

@@ -14,10 +14,10 @@ def library(tmp_path, monkeypatch):
     shutil.copytree(source.ROOT, root, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(source, "ROOT", root)
 
-    def digest(module):
+    def digest(module, *tables):
         for cached in (source.code_digest, source._files, source._imports):
             cached.cache_clear()
-        return source.code_digest(module)
+        return source.code_digest(module, *tables)
 
     yield root, digest
     digest("theraflow.errors")
@@ -44,3 +44,13 @@ def test_templates_count(library):
     template = next((root / "report" / "templates").iterdir())
     edit(template)
     assert digest("theraflow.report") != before
+
+
+def test_a_table_that_a_module_reads_counts_as_its_code(library, tmp_path):
+    _, digest = library
+    table = tmp_path / "table.csv"
+    table.write_text("1\n")
+    before = digest("theraflow.errors", table)
+    assert before != digest("theraflow.errors")
+    table.write_text("2\n")
+    assert before != digest("theraflow.errors", table)

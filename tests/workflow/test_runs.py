@@ -75,6 +75,57 @@ def test_one_patient_is_made_again_by_name_and_no_other(finished):
     assert stamps(run.results("STS_008")) == before
 
 
+@pytest.fixture
+def two_exports(make_run, repository_cases, tmp_path):
+    """A patient measured from one export, the sheet then naming another, where the PET holds twice the values."""
+    run, case = make_run("two exports"), repository_cases[0]
+    twice = tmp_path / "twice"
+    shutil.copytree(case["dicom"], twice)
+    for path in (twice / "PET" / "image").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.RescaleSlope = 2 * dataset.RescaleSlope
+        dataset.save_as(path)
+    lesions = run.results(case["patient"], "lesions", "lesions.tsv")
+    run.write([case])
+    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    assert result.returncode == 0, result.stdout
+    run.write([{**case, "dicom": twice}])
+    return run, lesions, twice
+
+
+def suv_max(table: Path) -> np.ndarray:
+    return pd.read_csv(table, sep="\t")["suv_max"].to_numpy()
+
+
+def test_what_came_out_the_same_does_not_hide_what_has_changed_behind_it(two_exports):
+    """The verdict on the reference scan says the same whatever the image shows."""
+    run, lesions, _ = two_exports
+    before = suv_max(lesions)
+    verdict = lesions.parents[1] / "registration" / "fdg.json"
+    same = verdict.read_bytes()
+    result = run.snakemake(str(verdict.relative_to(run.folder)))
+    assert result.returncode == 0, result.stdout
+    assert verdict.read_bytes() == same
+    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    assert result.returncode == 0, result.stdout
+    np.testing.assert_allclose(suv_max(lesions), 2 * before, rtol=1e-6)
+
+
+def test_after_a_failure_nothing_old_passes_for_what_was_asked(two_exports):
+    run, lesions, twice = two_exports
+    before = suv_max(lesions)
+    damaged = max((twice / "PET" / "image").iterdir())
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    assert result.returncode != 0 and "they rest on a job that failed" in result.stdout
+    assert not lesions.exists()
+    damaged.write_bytes(whole)
+    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    assert result.returncode == 0, result.stdout
+    np.testing.assert_allclose(suv_max(lesions), 2 * before, rtol=1e-6)
+
+
 def test_another_kind_of_suv_is_made_by_name(finished):
     run, _ = finished
     result = run.snakemake("results/STS_002/scans/fdg/pet_LBMJANMA.nii.gz")

@@ -34,6 +34,7 @@ rule summarise_cohort:
         settings={"tracers": config["tracers"]},
         cycles=CYCLES,
         results=get_results,
+        needs=get_needed_tables,
         code=code_digest("theraflow.cohort"),
     script:
         "../scripts/summarise_cohort.py"
@@ -233,6 +234,7 @@ rule patient_panel:
         scans=get_scan_rows,
         settings={"tracers": config["tracers"]},
         results=get_results,
+        needs=get_needed,
         code=code_digest("theraflow.report.panel"),
     script:
         "../scripts/draw_patient_panel.py"

@@ -266,6 +266,50 @@ def get_registered_reference(wildcards):
     )
 
 
+@cache
+def files_of(scan):
+    """All that the jobs of one scan make and others read."""
+    folder, name = PatientFolder(RESULTS, scan.patient), scan.scan
+    transforms = (folder.ct_to_emission, folder.to_scan, folder.to_reference)
+    reports = (folder.emission_check, folder.registration_quality)
+    paths = [*get_images(scan), *get_organs(scan)]
+    return [*map(str, paths), *(str(path(name)) for path in (*transforms, *reports))]
+
+
+def get_needed(wildcards):
+    """What a job of a patient reads of the scans without listing it: it ends with a sentence where one is missing."""
+    return [path for scan in SCANS[wildcards.patient] for path in files_of(scan)]
+
+
+def get_needed_results(wildcards):
+    """What a report of a patient reads without listing it."""
+    folder = PatientFolder(RESULTS, wildcards.patient)
+    names = ["lesions", "response", "best_response", "targets", "percist_reference"]
+    if has_dosimetry(wildcards.patient):
+        names += ["curves", "doses", "administrations", "uncertainty", "fitted"]
+        names += ["cycles", "course", "plan"]
+    if has_dose_map(wildcards.patient):
+        names += ["dvh", "map_doses"]
+    return [*get_needed(wildcards), *(str(folder.table(name)) for name in names)]
+
+
+def get_needed_tables(wildcards):
+    """What the cohort reads of its patients without listing it."""
+    folders = [PatientFolder(RESULTS, patient) for patient in INCLUDED]
+    return [
+        str(folder.table(name))
+        for folder in folders
+        for name in ("lesions", "response", "doses", "course")
+        if name in ("lesions", "response") or has_dosimetry(folder.patient)
+    ]
+
+
+def get_needed_of_reference(wildcards):
+    """The same of the patient's reference scan, for another scan."""
+    reference = get_reference(wildcards)
+    return files_of(reference) if wildcards.scan != reference.scan else []
+
+
 def get_last_results(patient):
     """What stands for all tables and images of a patient: the response for lesions, the plan for doses, its table for
     the dose map.
@@ -471,6 +515,24 @@ def watch_run():
     KEEPERS.append(keeper)
 
 
+def remove_unfounded(failed):
+    """Remove what earlier runs have made of what a job that failed was to make anew: Snakemake would take it for done."""
+    dag, names = workflow.dag, {(step.rule, step.patient, step.scan) for step in failed}
+
+    def name(job):
+        return (job.rule.name, *map(job.wildcards_dict.get, ("patient", "scan")))
+
+    begun = [job for job in dag.jobs if name(job) in names]
+    unfounded = set(dag.bfs(dag.depending, *begun)) - set(begun)
+    paths = [
+        Path(file) for job in unfounded for file in job.output if Path(file).exists()
+    ]
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if paths:
+        print(f"Removed, for they rest on a job that failed: {len(paths)} results.")
+
+
 def end_run(success):
     """What the run has taken, and what a person needs to know of its results."""
     results = Path(RESULTS)
@@ -479,6 +541,7 @@ def end_run(success):
         keeper.end(success)
         for step in keeper.progress.failed:
             tell_kill(step.log)
+        remove_unfounded(keeper.progress.failed)
         try:
             print(write_summary(keeper.progress, keeper.folder, results, reports))
         # A full disk: the results are there all the same.

@@ -1,14 +1,13 @@
 # From activity to absorbed dose: measured nuclide, predicted therapy nuclide, cycles, dose map.
 
-DENSITIES = [
+DENSITIES = (
     RESOURCES / "tissue_densities.csv",
     RESOURCES / "organ_reference_masses.csv",
-]
-S_VALUES = [
-    *sorted((RESOURCES / "kernels").glob("*.tsv")),
-    *DENSITIES,
-    *filter(None, [config["dosimetry"]["s_values"]]),
-]
+)
+KERNELS = tuple(sorted((RESOURCES / "kernels").glob("*.tsv")))
+MARROW = RESOURCES / "marrow_reference.csv"
+# Tables of the user; those of the repository count as code.
+S_VALUES = list(filter(None, [config["dosimetry"]["s_values"]]))
 RECOVERY = list(filter(None, [config["dosimetry"]["recovery"]]))
 
 
@@ -17,7 +16,6 @@ rule measure_planar:
     input:
         planar=get_planar_images,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
-        coefficients=RESOURCES / "attenuation_coefficients.csv",
     output:
         table=f"{PATIENT}/dosimetry/planar.tsv",
     log:
@@ -33,7 +31,11 @@ rule measure_planar:
         scans=get_all_scan_rows,
         settings=config["dosimetry"],
         results=get_results,
-        code=code_digest("theraflow.dosimetry.activity.planar"),
+        needs=get_needed,
+        code=code_digest(
+            "theraflow.dosimetry.activity.planar",
+            RESOURCES / "attenuation_coefficients.csv",
+        ),
     script:
         "../scripts/measure_planar.py"
 
@@ -42,8 +44,6 @@ rule activity:
     input:
         planar=get_planar_table,
         lesions=f"{PATIENT}/lesions/lesions.tsv",
-        densities=DENSITIES,
-        marrow=RESOURCES / "marrow_reference.csv",
         recovery=RECOVERY,
     output:
         curves=f"{PATIENT}/dosimetry/curves.tsv",
@@ -61,7 +61,8 @@ rule activity:
         settings=config["dosimetry"],
         blood=get_blood,
         results=get_results,
-        code=code_digest("theraflow.dosimetry.activity"),
+        needs=get_needed,
+        code=code_digest("theraflow.dosimetry.activity", *DENSITIES, MARROW),
     script:
         "../scripts/measure_activity.py"
 
@@ -70,8 +71,6 @@ rule doses:
     input:
         curves=f"{PATIENT}/dosimetry/curves.tsv",
         s_values=S_VALUES,
-        population=RESOURCES / "population_kinetics.csv",
-        marrow=RESOURCES / "marrow_reference.csv",
         recovery=RECOVERY,
     output:
         doses=f"{PATIENT}/dosimetry/doses.tsv",
@@ -92,7 +91,14 @@ rule doses:
         therapy_nuclide=get_therapy_nuclide,
         cycles=get_cycles,
         results=get_results,
-        code=code_digest("theraflow.dosimetry.doses"),
+        needs=get_needed,
+        code=code_digest(
+            "theraflow.dosimetry.doses",
+            *KERNELS,
+            *DENSITIES,
+            MARROW,
+            RESOURCES / "population_kinetics.csv",
+        ),
     script:
         "../scripts/compute_doses.py"
 
@@ -134,8 +140,6 @@ rule plan:
 rule dose_map:
     input:
         doses=f"{PATIENT}/dosimetry/doses.tsv",
-        kernels=sorted((RESOURCES / "kernels").glob("*.tsv")),
-        densities=[*DENSITIES, RESOURCES / "ct_densities.csv"],
     output:
         image=f"{PATIENT}/dosimetry/dose_gy_per_gbq.nii.gz",
         sidecar=f"{PATIENT}/dosimetry/dose_gy_per_gbq.json",
@@ -156,6 +160,12 @@ rule dose_map:
         settings=config["dosimetry"],
         therapy_nuclide=get_therapy_nuclide,
         results=get_results,
-        code=code_digest("theraflow.dosimetry.maps"),
+        needs=get_needed,
+        code=code_digest(
+            "theraflow.dosimetry.maps",
+            *KERNELS,
+            *DENSITIES,
+            RESOURCES / "ct_densities.csv",
+        ),
     script:
         "../scripts/map_dose.py"

@@ -22,6 +22,7 @@ rule candidates:
         scan=get_scan_row,
         settings=get_candidate_settings,
         results=get_results,
+        needs=lambda wildcards: files_of(get_scan(wildcards)),
         code=code_digest("theraflow.lesions"),
     script:
         "../scripts/find_candidates.py"
@@ -57,6 +58,7 @@ rule lesions:
         settings={**config["lesions"], "background": config["background"]},
         decisions=get_decisions,
         results=get_results,
+        needs=get_needed,
         code=code_digest("theraflow.lesions"),
     script:
         "../scripts/measure_lesions.py"

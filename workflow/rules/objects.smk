@@ -5,7 +5,6 @@ rule dicom_objects:
     input:
         lesions=f"{PATIENT}/lesions/lesions.tsv",
         dose=get_dose_map,
-        codes=RESOURCES / "anatomy_codes.tsv",
     output:
         objects=directory(f"{PATIENT}/dicom"),
     log:
@@ -26,6 +25,7 @@ rule dicom_objects:
         tracers=config["tracers"],
         identity=config["dicom_objects"]["identity"],
         results=get_results,
-        code=code_digest("theraflow.objects"),
+        needs=get_needed,
+        code=code_digest("theraflow.objects", RESOURCES / "anatomy_codes.tsv"),
     script:
         "../scripts/write_dicom_objects.py"

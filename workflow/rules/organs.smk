@@ -23,7 +23,6 @@ rule organs:
     input:
         ct=f"{SCAN}/ct.nii.gz",
         sidecar=f"{SCAN}/ct.json",
-        reference_masses=RESOURCES / "organ_reference_masses.csv",
     output:
         labels=f"{SCAN}/organs.nii.gz",
         sidecar=f"{SCAN}/organs.json",
@@ -41,7 +40,7 @@ rule organs:
     params:
         scan=get_scan_row,
         settings=ORGANS,
-        code=code_digest("theraflow.organs"),
+        code=code_digest("theraflow.organs", RESOURCES / "organ_reference_masses.csv"),
     script:
         "../scripts/label_organs.py"
 

@@ -29,6 +29,7 @@ rule register:
         reference=get_reference_row,
         scan=get_scan_row,
         results=get_results,
+        needs=get_needed_of_reference,
         code=code_digest("theraflow.registration"),
     script:
         "../scripts/register_scan.py"

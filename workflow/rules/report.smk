@@ -28,6 +28,7 @@ rule patient_report:
             for key in ("tracers", "background", "lesions", "dosimetry", "response")
         },
         results=get_results,
+        needs=get_needed_results,
         code=code_digest("theraflow.report"),
     script:
         "../scripts/report_patient.py"
@@ -56,6 +57,7 @@ rule patient_document:
         scans=get_all_scan_rows,
         settings={"tracers": config["tracers"]},
         results=get_results,
+        needs=get_needed_results,
         code=code_digest("theraflow.report"),
     script:
         "../scripts/report_patient_document.py"

@@ -25,6 +25,7 @@ rule response:
             "reference_tracer": config.get("reference_tracer"),
         },
         results=get_results,
+        needs=get_needed,
         code=code_digest("theraflow.response"),
     script:
         "../scripts/assess_response.py"

@@ -2,7 +2,7 @@
 
 from theraflow.job import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.params.needs):
     from theraflow.cohort.figures import write_drawings
     from theraflow.layout import PatientFolder, Scan
     from theraflow.report.panel import draw_patient_panel

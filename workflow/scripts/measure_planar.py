@@ -2,7 +2,7 @@
 
 from theraflow.job import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.params.needs):
     from theraflow.dosimetry.activity import measure_planar
     from theraflow.layout import PatientFolder, Scan
 

@@ -2,7 +2,7 @@
 
 from theraflow.job import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.params.needs):
     from theraflow.layout import PatientFolder, Scan
     from theraflow.report import write_patient_document
 

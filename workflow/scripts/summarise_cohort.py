@@ -2,7 +2,7 @@
 
 from theraflow.job import job
 
-with job(snakemake.log[0], snakemake.threads):
+with job(snakemake.log[0], snakemake.threads, snakemake.params.needs):
     from pathlib import Path
 
     from theraflow.cohort import summarise_cohort

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ OUT_OF_MEMORY = f"The job needs more memory than there is: {MORE_MEMORY}, {GOES_
 
 
 @contextmanager
-def job(log: str, threads: int = 1) -> Iterator[None]:
+def job(log: str, threads: int = 1, needs: Iterable[str] = ()) -> Iterator[None]:
     """Run the block as one job of the workflow.
 
     Messages and warnings go to the file `log`. A `TheraflowError` ends the process with its sentence and status 1; any
@@ -34,6 +34,8 @@ def job(log: str, threads: int = 1) -> Iterator[None]:
     Args:
         log: the log file, replaced.
         threads: number of threads that numerical libraries may use.
+        needs: files that the job reads although Snakemake does not know of it: without one of them it ends with a
+            sentence, and does not take the patient for one who has no CT, no organs or no dosimetry.
     """
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
         os.environ[variable] = str(threads)
@@ -41,6 +43,7 @@ def job(log: str, threads: int = 1) -> Iterator[None]:
     try:
         with writing(log):
             _begin(Path(log), failure)
+        _refuse_missing(needs)
         yield
     except TheraflowError as error:
         _fail(failure, str(error))
@@ -60,6 +63,13 @@ def _begin(log: Path, failure: Path) -> None:
     logging.captureWarnings(True)
     warnings.simplefilter("default")
     failure.write_text(KILLED + "\n", encoding="utf-8")
+
+
+def _refuse_missing(needs: Iterable[str]) -> None:
+    missing = [path for path in needs if not Path(path).exists()]
+    if missing:
+        others = f" (and {len(missing) - 1} others)" if missing[1:] else ""
+        raise TheraflowError(f"{missing[0]} is missing{others}: name it to snakemake, which makes it again.")
 
 
 def _lacks_memory(error: BaseException) -> bool:

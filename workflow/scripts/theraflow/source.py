@@ -9,14 +9,16 @@ ROOT = Path(__file__).resolve().parent
 
 
 @cache
-def code_digest(module: str) -> str:
+def code_digest(module: str, *tables: Path) -> str:
     """Digest over the source of a module of theraflow and of all modules of theraflow that it imports, at any depth.
 
     Args:
         module: for example `theraflow.organs`.
+        tables: files of the repository that the module reads, which count as its code: as inputs of a rule they would
+            make it run again after each new clone.
     """
     digest = hashlib.sha256()
-    for path in sorted(_reached(module)):
+    for path in [*sorted(_reached(module)), *tables]:
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
