@@ -75,55 +75,47 @@ def test_one_patient_is_made_again_by_name_and_no_other(finished):
     assert stamps(run.results("STS_008")) == before
 
 
-@pytest.fixture
-def two_exports(make_run, repository_cases, tmp_path):
-    """A patient measured from one export, the sheet then naming another, where the PET holds twice the values."""
-    run, case = make_run("two exports"), repository_cases[0]
-    twice = tmp_path / "twice"
+def test_what_came_out_the_same_does_not_hide_what_was_made_anew_behind_it(make_run, repository_cases):
+    """The verdict on the reference scan says the same whatever the image shows."""
+    run = make_run("made anew")
+    run.write(repository_cases[:1])
+    lesions, verdict = (f"results/STS_002/{name}" for name in ("lesions/lesions.tsv", "registration/fdg.json"))
+    assert run.snakemake(lesions).returncode == 0
+    same = (run.folder / verdict).read_bytes()
+    assert run.snakemake(verdict, "--forcerun", "import_emission").returncode == 0
+    assert (run.folder / verdict).read_bytes() == same
+    assert lesions in jobs(run.snakemake(lesions, "-n").stdout)
+
+
+def test_after_a_failure_nothing_old_passes_for_what_was_asked(make_run, repository_cases, tmp_path):
+    """The sheet then names another export, where the PET holds twice the values and one file is damaged."""
+    run, case, twice = make_run("failed"), repository_cases[0], tmp_path / "twice"
+    table = "results/STS_002/lesions/lesions.tsv"
+
+    def suv_max():
+        return pd.read_csv(run.folder / table, sep="\t")["suv_max"].to_numpy()
+
     shutil.copytree(case["dicom"], twice)
-    for path in (twice / "PET" / "image").iterdir():
+    files = sorted((twice / "PET" / "image").iterdir())
+    for path in files:
         dataset = pydicom.dcmread(path)
         dataset.RescaleSlope = 2 * dataset.RescaleSlope
         dataset.save_as(path)
-    lesions = run.results(case["patient"], "lesions", "lesions.tsv")
     run.write([case])
-    result = run.snakemake(str(lesions.relative_to(run.folder)))
-    assert result.returncode == 0, result.stdout
+    assert run.snakemake(table).returncode == 0
+    before = suv_max()
+
     run.write([{**case, "dicom": twice}])
-    return run, lesions, twice
-
-
-def suv_max(table: Path) -> np.ndarray:
-    return pd.read_csv(table, sep="\t")["suv_max"].to_numpy()
-
-
-def test_what_came_out_the_same_does_not_hide_what_has_changed_behind_it(two_exports):
-    """The verdict on the reference scan says the same whatever the image shows."""
-    run, lesions, _ = two_exports
-    before = suv_max(lesions)
-    verdict = lesions.parents[1] / "registration" / "fdg.json"
-    same = verdict.read_bytes()
-    result = run.snakemake(str(verdict.relative_to(run.folder)))
-    assert result.returncode == 0, result.stdout
-    assert verdict.read_bytes() == same
-    result = run.snakemake(str(lesions.relative_to(run.folder)))
-    assert result.returncode == 0, result.stdout
-    np.testing.assert_allclose(suv_max(lesions), 2 * before, rtol=1e-6)
-
-
-def test_after_a_failure_nothing_old_passes_for_what_was_asked(two_exports):
-    run, lesions, twice = two_exports
-    before = suv_max(lesions)
-    damaged = max((twice / "PET" / "image").iterdir())
-    whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: len(whole) // 2])
-    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    whole = files[-1].read_bytes()
+    files[-1].write_bytes(whole[: len(whole) // 2])
+    result = run.snakemake(table)
     assert result.returncode != 0 and "they rest on a job that failed" in result.stdout
-    assert not lesions.exists()
-    damaged.write_bytes(whole)
-    result = run.snakemake(str(lesions.relative_to(run.folder)))
+    assert not (run.folder / table).exists()
+
+    files[-1].write_bytes(whole)
+    result = run.snakemake(table)
     assert result.returncode == 0, result.stdout
-    np.testing.assert_allclose(suv_max(lesions), 2 * before, rtol=1e-6)
+    np.testing.assert_allclose(suv_max(), 2 * before, rtol=1e-6)
 
 
 def test_another_kind_of_suv_is_made_by_name(finished):
