@@ -4,9 +4,11 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import platform
 import resource
 import signal
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +147,37 @@ def test_what_another_file_is_being_written_as_is_left_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ct.json", "fdg.ct.json"]
 
 
+def test_what_a_live_process_is_writing_under_the_same_name_is_left_alone(tmp_path):
+    """The twin of a job that was submitted again."""
+    path = tmp_path / "ct.json"
+    with whole(path) as first:
+        first.write_text("1")
+        assert outcome(lambda: write_json(2, path)) == 0
+        assert (first.read_text(), path.read_text()) == ("1", "2\n")
+    assert path.read_text() == "1"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("machine", ["node7", "node7.cluster.example.org"])
+def test_what_another_machine_is_writing_is_left_alone_for_a_day(machine, tmp_path, monkeypatch):
+    path = tmp_path / "ct.json"
+
+    def killed() -> None:
+        monkeypatch.setattr(platform, "node", lambda: machine)  # in the child only
+        with whole(path) as temporary:
+            temporary.write_text("1")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert outcome(killed) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    write_json(2, path)
+    assert {*tmp_path.iterdir()} == {left, path}
+    yesterday = time.time() - 25 * 3600
+    os.utime(left, (yesterday, yesterday))
+    write_json(3, path)
+    assert {*tmp_path.iterdir()} == {path}
+
+
 @pytest.mark.parametrize("number", FULL)
 def test_a_full_disk_is_told_with_the_file(number, tmp_path):
     path = tmp_path / "ct.nii.gz"
@@ -205,6 +238,8 @@ def test_a_full_folder_of_temporary_files_is_told_as_such(tmp_path):
 def test_what_a_killed_process_left_among_temporary_files_goes_with_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
+    monkeypatch.setattr(platform, "node", lambda: "node7.example.org")
+
     def killed() -> None:
         with temporary_folder("organs_") as folder:
             (folder / "ct.nii").write_bytes(b"0" * 1000)
@@ -212,14 +247,18 @@ def test_what_a_killed_process_left_among_temporary_files_goes_with_the_next(tmp
 
     assert outcome(killed) == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
-    in_use, young = tmp_path / "organs_in_use", tmp_path / "organs_young"
-    in_use.mkdir()
-    young.mkdir()
-    for old in (left, in_use):
+    prefix = "organs_node7-example-org"
+    assert left.name.startswith(f"{prefix}_")
+    in_use, young = tmp_path / f"{prefix}_in_use", tmp_path / f"{prefix}_young"
+    # Of other machines, whose locks may not be seen here.
+    others = [tmp_path / f"{prefix}2_a", tmp_path / "organs_node8_a", tmp_path / "organs_a"]
+    for folder in (in_use, young, *others):
+        folder.mkdir()
+    for old in (left, in_use, *others):
         os.utime(old, (0, 0))
     held = os.open(in_use, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     with temporary_folder("organs_") as own:
-        assert {*tmp_path.iterdir()} == {own, in_use, young}
+        assert {*tmp_path.iterdir()} == {own, in_use, young, *others}
     os.close(held)
-    assert {*tmp_path.iterdir()} == {in_use, young}
+    assert {*tmp_path.iterdir()} == {in_use, young, *others}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from theraflow.failures import failures, tell_kill
-from theraflow.job import OUT_OF_MEMORY
+from theraflow.job import KILLED, OUT_OF_MEMORY
 
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
@@ -67,6 +67,23 @@ def test_a_killed_job_is_told(tmp_path):
     log = tmp_path / "logs" / "P1" / "step.log"
     tell_kill(log)
     assert log.read_text() == f"INFO at work\nERROR {told}\n"
+
+
+def test_a_log_that_takes_nothing_more_does_not_keep_the_kill_from_being_told(tmp_path):
+    (tmp_path / "P1").mkdir()
+    log = tmp_path / "P1" / "step.log"
+    log.symlink_to("/dev/full")
+    (tmp_path / "P1" / "step.log.failure").write_text(f"{KILLED}\n")
+    with pytest.raises(OSError, match="No space left"), log.open("a") as file:
+        file.write("x")
+    tell_kill(log)
+    assert failures(tmp_path, ["P1"]) == {"P1": KILLED}
+
+
+def test_a_reason_that_was_cut_within_a_letter_is_told_as_far_as_it_goes(tmp_path):
+    (tmp_path / "P1").mkdir()
+    (tmp_path / "P1" / "step.log.failure").write_bytes("Bilder für Müller".encode()[:-5])
+    assert failures(tmp_path, ["P1"])["P1"].startswith("Bilder für M")
 
 
 def test_a_job_that_failed_by_itself_is_not_told_as_killed(tmp_path):

@@ -209,6 +209,9 @@ def test_durations_come_from_the_last_run_that_knows_them(tmp_path):
         (folder / "progress.json").write_text(json.dumps({"rules": rules}))
     (tmp_path / "runs" / "20260109T000000_1").mkdir()
     (tmp_path / "runs" / "20260109T000000_1" / "progress.json").write_text('{"rules": nonsense')
+    for number, other in enumerate(({"rules": []}, {"rules": {"a": {"done": 0, "seconds": 0}}})):  # of another version
+        (tmp_path / "runs" / f"2026010{number + 7}T000000_1").mkdir()
+        (tmp_path / "runs" / f"2026010{number + 7}T000000_1" / "progress.json").write_text(json.dumps(other))
     assert earlier_durations(tmp_path / "runs") == {"a": 9.0, "b": 3.0}
 
 

@@ -102,7 +102,7 @@ def test_the_run_says_what_made_its_results(watched):
     assert sorted((row[0], row[1], row[3]) for row in rows) == [
         (rule, patient, "done") for rule in ("import_ct", "import_emission") for patient in PATIENTS
     ]
-    assert all((run.folder / output).is_file() for row in rows for output in row[5].split(" "))
+    assert all(run.results(output).is_file() for row in rows for output in row[5].split("; "))
     assert str(run.folder) not in text and str(REPOSITORY) not in text
 
 

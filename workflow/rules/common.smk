@@ -472,7 +472,7 @@ def get_provenance():
         "toxicity",
     )
     base = Path(workflow.basedir)
-    shipped = [path for path in sorted(RESOURCES.rglob("*.[ct]sv")) if path.is_file()]
+    shipped = sorted(RESOURCES.rglob("*.[ct]sv"))
     pinned = [base / name for name in ("requirements.lock", "environment.yml")]
     return provenance.describe_run(
         base,
@@ -506,7 +506,7 @@ def watch_run():
     """Keep progress and provenance of this run below logs/runs, from the events that Snakemake tells its loggers."""
     runs = Path(LOGS) / progress.FOLDER
     earlier = progress.earlier_durations(runs)
-    record = partial(provenance.write_provenance, get_provenance())
+    record = partial(provenance.write_provenance, get_provenance(), Path(RESULTS))
     planned = progress.Progress(get_plan_of_run(), earlier)
     keeper = progress.Keeper(planned, runs, record)
     keeper.start()

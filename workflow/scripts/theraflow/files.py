@@ -7,6 +7,8 @@ import fcntl
 import glob
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import tempfile
@@ -22,6 +24,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EROFS, errno.EACCES, errno.EPERM)
 FULL_BYTES = 2**16  # less room than this is none, where a library does not tell why it cannot write
 NEW_S = 60.0  # a temporary folder younger than this may not be held yet
+ABANDONED_S = 86400.0  # nobody writes one file for as long: what another machine left is removed then
 GOES_ON = "then start the same command again: what is done is kept"
 
 
@@ -29,7 +32,7 @@ GOES_ON = "then start the same command again: what is done is kept"
 def whole(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with the same suffixes; it becomes `path` only when the block succeeds.
 
-    What a process that was killed has left of the same file is removed.
+    What a process that was killed has left of the same file is removed: at once on the same machine, else after a day.
 
     Raises:
         TheraflowError: the disk is full, or nothing may be written there.
@@ -61,15 +64,38 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A name beside `path` that nobody else uses, also on another machine; nothing of it is left behind."""
+    """A name beside `path` that nobody else uses, also on another machine; nothing of it is left behind.
+
+    It tells the machine and the process, for another may be writing the same file: on another node, or the twin of a
+    job that was submitted again.
+    """
     for left in path.parent.glob(f".*.{glob.escape(path.name)}"):
-        if left.name.count(".") == path.name.count(".") + 2:
+        if left.name.count(".") == path.name.count(".") + 2 and _is_abandoned(left):
             _remove(left)
-    temporary = path.with_name(f".{secrets.token_hex(6)}.{path.name}")
+    temporary = path.with_name(f".{_machine()}_{os.getpid()}_{secrets.token_hex(6)}.{path.name}")
     try:
         yield temporary
     finally:
         _remove(temporary)
+
+
+def _machine() -> str:
+    """The name of this machine as a part of file names: neither dot nor underscore, which separate parts."""
+    return re.sub("[^A-Za-z0-9-]", "-", platform.node())
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether nobody writes this temporary file any more: its process, of this machine, is dead, or it is old."""
+    import psutil  # takes long to load, and hardly ever is there anything to look at
+
+    machine, _, rest = temporary.name.removeprefix(".").partition("_")
+    process = rest.partition("_")[0]
+    if machine == _machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
+        return True
+    try:
+        return time.time() - temporary.stat().st_mtime > ABANDONED_S
+    except FileNotFoundError:  # it has just become what it was to be
+        return False
 
 
 def _remove(path: Path) -> None:
@@ -121,10 +147,13 @@ def _is_full(folder: Path) -> bool:
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A temporary folder for the block. Where the process is killed, the next that asks for one removes it.
+    """A temporary folder for the block. Where the process is killed, the next on this machine that asks for one removes
+    it.
 
-    Whoever uses a folder holds a lock on it, which ends with the process.
+    Whoever uses a folder holds a lock on it, which ends with the process. Other machines may not see it, where they
+    share the folder of temporary files: each removes its own only.
     """
+    prefix = f"{prefix}{_machine()}_"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with contextlib.suppress(OSError), _held(left):  # another's, or in use
             if time.time() - left.stat().st_mtime > NEW_S:

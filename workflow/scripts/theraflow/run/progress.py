@@ -299,7 +299,8 @@ def earlier_durations(runs: Path) -> dict[str, float]:
         try:
             rules = json.loads(path.read_text(encoding="utf-8"))["rules"]
             means |= {rule: told["seconds"] / told["done"] for rule, told in rules.items()}
-        except (OSError, ValueError, KeyError, TypeError):  # of another version, or damaged: it only serves to guess
+        # Of another version, or damaged: it only serves to guess.
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
             continue
     return means
 
@@ -349,11 +350,10 @@ class Keeper(threading.Thread):
 
     def run(self) -> None:
         """Write until the end; a full disk or a share that is away for a while does not stop the run."""
+        self.write()
         self._keep_record()
-        while True:
+        while not self._over.wait(INTERVAL_S):
             self.write()
-            if self._over.wait(INTERVAL_S):
-                return
 
     def write(self) -> None:
         """Measure and write once."""
@@ -375,5 +375,5 @@ class Keeper(threading.Thread):
     def _keep_record(self) -> None:
         try:
             self.record(self.progress, self.folder)
-        except OSError as error:
+        except (OSError, TheraflowError) as error:
             logging.getLogger(__name__).warning("The record of the run cannot be written: %s", error)

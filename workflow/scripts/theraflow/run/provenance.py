@@ -1,11 +1,13 @@
 """Which software, which inputs and which settings made the results of a run.
 
-Nothing here tells who a patient is: paths outside the working directory are cut to their last name, and the folders of
-the DICOM files stand in the sheet alone, whose digest is kept.
+Folders may bear the name of a patient. Of a path outside the working directory nothing is kept but the name of a file,
+known by its suffix; the folders of the DICOM files stand in the sheet alone, whose digest is kept. The names of sheets,
+and of folders in the working directory, stay as the user has chosen them.
 """
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -13,7 +15,7 @@ import shutil
 import subprocess
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,17 @@ ELSEWHERE = {
     "weights, device and deep learning's versions of each organ map": "<patient>/scans/<scan>/organs.json",
     "parameters of each job": ".snakemake/metadata, read by `snakemake --report`",
 }
+# A folder may have a dot in its name, too: only what ends like this counts as a file.
+_FILES = {".csv", ".js", ".json", ".lock", ".py", ".smk", ".toml", ".tsv", ".txt", ".xlsx", ".yaml", ".yml"}
 _CUT = "..."
-_ABSOLUTE = re.compile(r"""(?:^|(?<=[\s"'{}\[\],:=]))(?:~?/|[A-Za-z]:\\).*""", re.DOTALL)
+_ENDS = r"""\s"'`{}()\[\],;:=|<>"""  # of what stands before a path within a text
+# From the root, of a person, of Windows, and anything with `..` in it.
+_PATH = re.compile(
+    rf"(?:^|(?<=[{_ENDS}]))(?:~[^/\\{_ENDS}]*[/\\]|/|[A-Za-z]:\\|\\\\|"
+    rf"(?:[^{_ENDS}]*[/\\])?\.\.(?=[/\\{_ENDS}]|$)).*",
+    re.DOTALL,
+)
+_OPTION = re.compile(r"-{0,2}[\w-]+=|-[A-Za-z]|")  # --directory=/data, scans=/data, -d/data, or none
 
 
 def describe_run(
@@ -56,11 +67,14 @@ def describe_run(
     here = Path.cwd()
     return {
         "theraflow": theraflow.__version__,
-        "code": {"workflow_sha256": _digest_below(repository / "workflow"), **_git(repository)},
+        "code": {
+            "workflow_sha256": _known("digest of the workflow", _digest_below, repository / "workflow"),
+            **_git(repository),
+        },
         "python": platform.python_version(),
-        "packages": _packages(repository / "pyproject.toml"),
-        "machine": _machine(),
-        "command": [without_paths(word, here) for word in command],
+        "packages": _known("versions of the packages", _packages, repository / "pyproject.toml"),
+        "machine": _known("machine", _machine),
+        "command": _known("command", _command, command, here, config.get("results", "")),
         "config": without_paths(config, here),
         "files": [{"file": _name_of(Path(path), repository, here), "sha256": _digest(Path(path))} for path in files],
         "rules": {rule: {"code": code} for rule, code in sorted(codes.items())},
@@ -68,11 +82,25 @@ def describe_run(
     }
 
 
+def _known(what: str, find: Callable[..., Any], *given: Any) -> Any:
+    """What is found; None, with a warning, where that fails for whatever reason: no run ends for want of its record."""
+    try:
+        return find(*given)
+    except Exception as error:
+        logging.getLogger(__name__).warning("The record of the run goes without the %s: %s", what, error)
+        return None
+
+
 def without_paths(value: Any, here: Path) -> Any:
     """A value of the configuration or a word of the command line without paths that could tell who a patient is.
 
-    A path in or below the working directory becomes relative to it; of any other the last name stays. Where a path
-    stands within a text, everything from there on is cut.
+    A path in or below the working directory becomes relative to it. Of any other nothing stays but the name of a file,
+    known by its suffix: the last folder may bear a patient's name as well. Where a path stands within a text,
+    everything from there on is cut.
+
+    Args:
+        value: text, number, or lists and mappings of them.
+        here: the working directory.
     """
     match value:
         case Mapping():
@@ -85,15 +113,44 @@ def without_paths(value: Any, here: Path) -> Any:
 
 
 def _without_path(text: str, here: Path) -> str:
-    name, equals, path = text.partition("=")
-    if equals and re.fullmatch(r"-{0,2}[\w-]+", name) and Path(path).is_absolute():  # --directory=/data, scans=/data
-        return name + equals + _without_path(path, here)
-    if Path(text).is_absolute():
-        inside = Path(text).is_relative_to(here)
-        return str(Path(text).relative_to(here)) if inside else f"{_CUT}/{Path(text).name}"
-    if ".." in Path(text).parts:
-        return f"{_CUT}/{Path(text).name}"
-    return _ABSOLUTE.sub(_CUT, text)
+    option = _OPTION.match(text).group()
+    path = text.removeprefix(option)
+    if not _PATH.match(path):
+        return _PATH.sub(_CUT, text)
+    elsewhere = path.startswith("~") or "\\" in path
+    inside = None if elsewhere else _relative(here / path, here)
+    return option + (_file_name(path) if inside is None else inside)
+
+
+def _command(words: Sequence[str], here: Path, results: str) -> list[str]:
+    """The command line without the folders of paths elsewhere.
+
+    A relative path may count from where Snakemake was started, before `--directory` moved it: such a path stays only
+    where it begins with the results or with what there is in the working directory.
+    """
+    names = {*Path(results).parts[:1], *(path.name for path in here.iterdir())}
+    return [Path(words[0]).name, *(_word(word, here, names) for word in words[1:])]
+
+
+def _word(word: str, here: Path, names: set[str]) -> str:
+    option = _OPTION.match(word).group()
+    path = Path(word.removeprefix(option))
+    if path.is_absolute() or not path.parts or path.parts[0] in names:
+        return without_paths(word, here)
+    from_elsewhere = len(path.parts) > 1 or path.name in here.parts
+    return option + _file_name(path.name) if from_elsewhere else without_paths(word, here)
+
+
+def _relative(path: Path | str, folder: Path) -> str | None:
+    """A path relative to a folder in which it lies; None where it does not."""
+    relative = os.path.relpath(path, folder)
+    return None if relative.partition("/")[0] == ".." else relative
+
+
+def _file_name(path: str) -> str:
+    """What is told of a path elsewhere: the name of a file, nothing of a folder."""
+    name = re.split(r"[/\\]", path)[-1]
+    return f"{_CUT}/{name}" if Path(name).suffix.lower() in _FILES else _CUT
 
 
 def _name_of(path: Path, repository: Path, here: Path) -> str:
@@ -121,7 +178,7 @@ def _output(*command: str) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=PATIENCE_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None
@@ -155,7 +212,7 @@ def _machine() -> dict[str, Any]:
 
 def _processor() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
         return platform.processor()
     model = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
@@ -172,46 +229,63 @@ def _digest(path: Path) -> str | None:
 
 
 def _digest_below(folder: Path) -> str:
-    """SHA-256 over names and contents of all files below a folder: the code, where there is no git too."""
+    """SHA-256 over names and contents of all files below a folder: the code, where there is no git too.
+
+    Raises:
+        OSError: it is not there, or a folder in it may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+    paths = [Path(parent, name) for parent, _, names in os.walk(folder, onerror=refuse) for name in names]
+    for path in sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts):
         digest.update(f"{path.relative_to(folder).as_posix()} {_digest(path)}\n".encode())
     return digest.hexdigest()
 
 
-def write_provenance(told: Mapping[str, Any], progress: Progress, folder: Path) -> None:
-    """Write `provenance.json` of a run as it is now, and when it has ended `jobs.tsv`: each job and its outputs.
+def write_provenance(told: Mapping[str, Any], results: Path, progress: Progress, folder: Path) -> None:
+    """Write `provenance.json` of a run as it is now, and when it has ended `jobs.tsv`: each of its jobs.
 
     Args:
         told: of `describe_run`.
+        results: the folder of results.
         progress: of the run.
         folder: of the run.
     """
-    rows = job_rows(progress) if progress.ended else []
+    rows = job_rows(progress, results) if progress.ended else []
+    kept = [step.rule for step in progress.plan.made if step.stage]
     counts: dict[str, Counter] = {}
-    for row in rows:
-        counts.setdefault(row["rule"], Counter())[row["state"]] += 1
+    for rule, state in (*((row["rule"], row["state"]) for row in rows), *((rule, "kept") for rule in kept)):
+        counts.setdefault(rule, Counter())[state] += 1
     planned = {step.rule for step in (*progress.plan.steps.values(), *progress.plan.made)}
     rules = {rule: {**one, **counts.get(rule, {})} for rule, one in told["rules"].items() if rule in planned}
-    state = {
+    course = {
         "state": progress.state,
         "started_at": moment(progress.started),
         "ended_at": moment(progress.ended) if progress.ended else None,
+        "kept": len(kept),
     }
     if rows:
         write_tsv(rows, folder / JOBS_FILE, JOB_COLUMNS)
-    write_json({**state, **told, "rules": rules}, folder / FILE)
+    write_json({**course, **told, "rules": rules}, folder / FILE)
 
 
-def job_rows(progress: Progress) -> list[dict[str, Any]]:
-    """One row a job: `done` or `failed` in this run, `not run`, or `kept`, as an earlier run has made it."""
+def job_rows(progress: Progress, results: Path) -> list[dict[str, Any]]:
+    """One row a job of this run: `done`, `failed` or `not run`; outputs relative to the results, separated by `; `.
+
+    Args:
+        progress: of the run.
+        results: the folder of results.
+    """
+    here = Path.cwd()
     failed = {id(step) for step in progress.failed}
     rows = []
     for number, step in progress.plan.steps.items():
         seconds = progress.duration_s.get(number)
         state = "failed" if id(step) in failed else "not run" if seconds is None else "done"
         rows.append((step, state, None if seconds is None else round(seconds, 2)))
-    rows += [(step, "kept", None) for step in progress.plan.made]
     return [
         {
             "rule": step.rule,
@@ -219,7 +293,7 @@ def job_rows(progress: Progress) -> list[dict[str, Any]]:
             "scan": step.scan,
             "state": state,
             "seconds": seconds,
-            "outputs": " ".join(step.outputs),
+            "outputs": "; ".join(_relative(path, results) or without_paths(path, here) for path in step.outputs),
         }
         for step, state, seconds in rows
         if step.stage

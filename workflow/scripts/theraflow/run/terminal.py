@@ -54,12 +54,25 @@ def find_runs(folder: Path, now: datetime.datetime) -> list[dict[str, Any]]:
     Raises:
         TheraflowError: there has been no run.
     """
-    runs = [read_json(path) for path in sorted(folder.glob(f"*/{FILE}"))]
+    told = (_read_run(path) for path in sorted(folder.glob(f"*/{FILE}")))
+    runs = [progress for progress in told if progress is not None]
     if not runs:
         raise TheraflowError(
-            f"No run has left its progress in {folder}: name the folder of results, as in `theraflow progress results`."
+            f"No run has left its progress in {folder}, so that it can be read: name the folder of results, as in "
+            "`theraflow progress results`."
         )
     return [progress for progress in runs if goes_on(progress, now)] or runs[-1:]
+
+
+def _read_run(path: Path) -> dict[str, Any] | None:
+    """Content of one `progress.json`; None where it is damaged, or of another version that says other things."""
+    try:
+        progress = read_json(path)
+        times = [datetime.datetime.fromisoformat(progress[key]) for key in ("started_at", "updated_at")]
+        plain = isinstance(progress["process"], int) and {"state", "machine"} <= progress.keys()
+    except (TheraflowError, KeyError, TypeError, ValueError):
+        return None
+    return progress if plain and all(moment.tzinfo for moment in times) else None
 
 
 def silence_s(progress: Mapping[str, Any], now: datetime.datetime) -> float:
