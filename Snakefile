@@ -53,6 +53,7 @@ rule cohort:
 onstart:
     require_writable_results()
     remove_left_results()
+    remove_left_reasons()
     watch_run()
 
 

@@ -21,6 +21,7 @@ DEBIAN_PACKAGES = {
     "pdftotext": "poppler-utils",
     "munged": "munge",
     "slurmctld": "slurm-wlm",
+    "locale-gen": "locales",
 }
 
 

@@ -1,5 +1,6 @@
 """Kill a run again and again at random moments, and start it as often, as its user would."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from theraflow.run.progress import FILE, FOLDER
 from whole_run import Run
 
 SINGLE = 3  # every third kill hits one job, as the kernel does for want of memory
-GRACE_S = 20.0  # within which all that a killed run has started must have ended
+GRACE_S = 60.0  # within which all that a killed run has started must have ended
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ class Killer:
                 return "run", started
             if jobs:
                 chosen = self.random.choice(list(jobs))
-                chosen.kill()
-                return jobs[chosen], started
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended: another one
+                    chosen.kill()
+                    return jobs[chosen], started
             time.sleep(0.01)
         return "none", []
 

@@ -32,7 +32,7 @@ TRACERS = {
 DEMO_PATIENTS = ("P003", "P005", "P007")
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 150.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 300.0) -> Any:
     """What a condition gives when it first gives something."""
     end = time.monotonic() + seconds
     while not (found := condition()):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from theraflow.failures import failures, tell_kill
+from theraflow.failures import failures, left_reasons, tell_kill
 from theraflow.job import KILLED, OUT_OF_MEMORY
 
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
@@ -116,6 +116,17 @@ def test_a_job_that_could_not_even_write_why_is_told(tmp_path):
     (tmp_path / "P1").mkdir()
     (tmp_path / "P1" / "step.log.failure").touch()
     assert "the disk is full" in failures(tmp_path, ["P1"])["P1"]
+
+
+def test_reasons_that_no_job_would_take_back_are_told_from_the_others(tmp_path):
+    names = ("P1/report.log", "P1/old_scan.import_ct.log", "P2/report.log", "cohort/a_rule_no_more.log")
+    for name in names:
+        reason = tmp_path / f"{name}.failure"
+        reason.parent.mkdir(exist_ok=True)
+        reason.write_text("It failed.\n")
+    of_jobs = [str(tmp_path / "P1" / "report.log"), str(tmp_path / "P1" / "done.log")]
+    left = left_reasons(tmp_path, ["P1", "cohort"], of_jobs)  # P2 is left out of this run
+    assert [str(path.relative_to(tmp_path)) for path in left] == [f"{names[1]}.failure", f"{names[3]}.failure"]
 
 
 def test_warnings_reach_the_log(tmp_path):

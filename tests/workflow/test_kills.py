@@ -4,16 +4,24 @@ import time
 
 import pytest
 
-from kills import Killer, differing, files, temporary_files
+from kills import Kill, Killer, differing, files, temporary_files
 from theraflow.files import read_json
 from theraflow.run.progress import FILE, FOLDER
 from threshold_model import write_threshold_model
 
 pytestmark = pytest.mark.workflow
 
-KILLS = 7
+RUNS, JOBS = 3, 2  # killed at the least
+MOST_STARTS = 24  # a run may end before its kill, which is timed by an undisturbed run: that may have been a slow one
 SEED = 20231
 RESULTS = (".tsv", ".json", ".nii.gz", ".h5", ".png")
+
+
+def enough(kills: list[Kill]) -> bool:
+    """Whether as many runs and jobs as are wanted have been killed."""
+    victims = [kill.victim for kill in kills if kill.victim != "none"]
+    runs = victims.count("run")
+    return runs >= RUNS and len(victims) - runs >= JOBS
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +41,15 @@ def disturbed(make_run, repository_cases, tmp_path_factory):
     assert result.returncode == 0, result.stdout
     (told,) = calm.results("logs", FOLDER).glob(f"*/{FILE}")
     killer = Killer(run, whole_s, read_json(told)["steps"]["of"], SEED, targets)
-    kills = [killer.kill_once() for _ in range(KILLS)]
+    kills = []
+    while not enough(kills) and len(kills) < MOST_STARTS:
+        kills.append(killer.kill_once())
     return calm, run, kills, killer.finish()
 
 
 def test_the_runs_were_killed_while_they_worked(disturbed):
     _, _, kills, _ = disturbed
-    assert sum(kill.victim == "run" for kill in kills) >= 2
-    assert sum(kill.victim not in ("run", "none") for kill in kills) >= 1
+    assert enough(kills), [kill.victim for kill in kills]
 
 
 def test_a_killed_run_leaves_no_process_at_work(disturbed):

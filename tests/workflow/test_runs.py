@@ -241,6 +241,35 @@ def test_broken_patients_stop_alone_and_are_named(make_run, repository_cases):
     assert victim.name not in missing_box
 
 
+def test_reasons_of_scans_and_rules_that_are_no_more_do_not_count_for_ever(make_run):
+    run = make_run("left reasons")
+    light = run.folder / "dicom"
+    write_pet_without_weight(light)
+    run.write([{"patient": "P9", "scan": "fdg", "tracer": "FDG", "timepoint": "baseline", "dicom": light}])
+    left = {"P9/old.import_pet.log", "P9/fdg.a_rule_no_more.log", "cohort/a_rule_no_more.log"}
+    kept = {"P9/report.log", "cohort/report.log"}  # of jobs that wait for what fails
+    for name in left | kept:
+        reason = run.results("logs", f"{name}.failure")
+        reason.parent.mkdir(parents=True, exist_ok=True)
+        reason.write_text(f"The reason of {name}.\n")
+
+    def reasons() -> set[str]:
+        found = run.results("logs").rglob("*.failure")
+        return {str(path.relative_to(run.results("logs"))).removesuffix(".failure") for path in found}
+
+    # A part of the workflow does not know all jobs.
+    assert run.snakemake("results/P9/scans/fdg/pet.nii.gz").returncode != 0
+    assert reasons() == left | kept | {"P9/fdg.import_pet.log"}
+    assert run.snakemake("all", "--until", "import_emission").returncode != 0
+    assert reasons() == left | kept | {"P9/fdg.import_pet.log"}
+    whole = run.snakemake()
+    assert whole.returncode != 0
+    assert reasons() == kept | {"P9/fdg.import_pet.log"}
+    problems = whole.stdout.split("Not finished:")[1]
+    assert "PatientWeight (0010,1030)" in problems and "The reason of P9/report.log." in problems
+    assert "no_more" not in problems and "old.import_pet" not in problems
+
+
 def test_the_miniature_model_is_refused_for_a_real_scan(make_run, repository_cases):
     run = make_run("miniature")
     weights = str(REPOSITORY / "resources" / "miniature_weights")

@@ -21,7 +21,7 @@ import yaml
 
 from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
-from theraflow.failures import failures, tell_kill
+from theraflow.failures import failures, left_reasons, tell_kill
 from theraflow.layout import PatientFolder
 from theraflow.run import progress, provenance
 from theraflow.run.lock import LockWords
@@ -221,6 +221,22 @@ def remove_left_results():
                 f"Removed, for sheet and configuration do not ask for it any more: {path}"
             )
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_left_reasons():
+    """Remove why jobs have failed that the workflow has no more: they would count as failed for ever.
+
+    Only `all` of the workflow knows all jobs, and only those of the patients that are not left out.
+    """
+    dag = workflow.dag
+    targets = {rule.name for rule in dag.targetrules}
+    only_part = dag.batch, dag.untilrules, dag.untilfiles, dag.omitrules, dag.omitfiles
+    if "all" not in targets or any(only_part):
+        return
+    logs = [log for job in dag.jobs for log in job.log]
+    for path in left_reasons(LOGS, [*INCLUDED, "cohort"], logs):
+        print(f"Removed, for no job of the workflow can fail so any more: {path}")
+        path.unlink()
 
 
 def get_images(scan):
@@ -598,8 +614,13 @@ def places_of_jobs():
     if workflow.resource_settings.nodes is None:
         return ["--cores", workflow.cores]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--profile", "--workflow-profile", "--executor", "--jobs"):
-        parser.add_argument(option)
+    for options in (
+        ("--profile",),
+        ("--workflow-profile",),
+        ("--executor", "-e"),
+        ("--jobs", "-j"),
+    ):
+        parser.add_argument(*options)
     given, _ = parser.parse_known_args(sys.argv[1:])
     return [
         word
