@@ -117,6 +117,12 @@ def test_after_a_failure_nothing_old_passes_for_what_was_asked(make_run, reposit
     assert result.returncode == 0, result.stdout
     np.testing.assert_allclose(suv_max(), 2 * before, rtol=1e-6)
 
+    files[-1].write_bytes(whole[: len(whole) // 2])
+    run.write([{**case, "dicom": twice}, {**case, "scan": "new", "timepoint": "followup", "dicom": twice}])
+    assert run.snakemake(table).returncode != 0
+    np.testing.assert_allclose(suv_max(), 2 * before, rtol=1e-6)  # of the scan that was there
+    assert table in jobs(run.snakemake(table, "-n").stdout)  # and still seen to lack the new one
+
 
 def test_another_kind_of_suv_is_made_by_name(finished):
     run, _ = finished

@@ -532,13 +532,17 @@ def watch_run():
 
 
 def remove_unfounded(failed):
-    """Remove what earlier runs have made of what a job that failed was to make anew: Snakemake would take it for done."""
+    """Remove what rests on the old output of a job that failed to make it anew: Snakemake would take it for done.
+
+    Where there was no old output, as of a new scan, what earlier runs have made is still seen to be outdated, and stays.
+    """
     dag, names = workflow.dag, {(step.rule, step.patient, step.scan) for step in failed}
 
-    def name(job):
-        return (job.rule.name, *map(job.wildcards_dict.get, ("patient", "scan")))
+    def was_to_be_made_anew(job):
+        of = (job.rule.name, *map(job.wildcards_dict.get, ("patient", "scan")))
+        return of in names and not dag.reason(job).missing_output
 
-    begun = [job for job in dag.jobs if name(job) in names]
+    begun = list(filter(was_to_be_made_anew, dag.jobs))
     unfounded = set(dag.bfs(dag.depending, *begun)) - set(begun)
     paths = [
         Path(file) for job in unfounded for file in job.output if Path(file).exists()
