@@ -19,6 +19,7 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/objects.smk"
 include: "workflow/rules/cohort.smk"
 include: "workflow/rules/exchange.smk"
+include: "workflow/rules/run.smk"
 
 
 report: "workflow/report/workflow.rst"
