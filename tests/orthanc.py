@@ -1,9 +1,6 @@
 """A PACS for tests: Orthanc, alone in a folder and on ports of its own, answering this computer only."""
 
-import contextlib
 import json
-import random
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -11,20 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from services import free_port, running
 from theraflow.errors import TheraflowError
 from theraflow.pacs.association import echo
 from theraflow.pacs.connection import Connection
 
 STARTS_WITHIN_S = 60.0
-
-
-def free_port() -> int:
-    """A port that nothing listens at, and below those that Linux gives to whoever asks for any port."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as found, contextlib.suppress(OSError):
-            found.bind(("127.0.0.1", port))
-            return port
 
 
 @contextmanager
@@ -42,18 +31,9 @@ def orthanc(program: str, folder: Path, **settings: Any) -> Iterator[Connection]
     connection = Connection("127.0.0.1", free_port(), "ARCHIVE", "THERAFLOW", "get", free_port())
     written = folder / "orthanc.json"
     written.write_text(json.dumps(_configuration(connection, folder) | settings))
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([program, str(written)], stdout=log, stderr=log)
-    try:
+    with running([program, str(written)], folder / "log") as server:
         _wait_for(connection, server, folder / "log")
         yield connection
-    finally:
-        server.terminate()
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 def _configuration(connection: Connection, folder: Path) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from orthanc import free_port
+from services import free_port, running
 
 STARTS_WITHIN_S = 300.0
 ENDS_WITHIN_S = 300.0
@@ -71,7 +71,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         for daemon in daemons:
-            stack.enter_context(_running(daemon, folder, cluster.environment))
+            stack.enter_context(running(daemon, folder / f"{daemon[0]}.log", {**os.environ, **cluster.environment}))
         _wait_for(cluster)
         try:
             yield cluster
@@ -134,25 +134,6 @@ def _configure(folder: Path) -> None:
     )
     lines.append(f"PartitionName=cpu Nodes={NODE} Default=YES MaxTime=UNLIMITED")
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
-
-
-@contextmanager
-def _running(daemon: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """Run a daemon while the block lasts."""
-    with (folder / f"{daemon[0]}.log").open("ab") as log:
-        # In a session of its own: Ctrl-C is for the tests, which then stop the cluster in order.
-        process = subprocess.Popen(
-            daemon, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_for(cluster: Slurm) -> None:

@@ -5,7 +5,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from theraflow.organs.totalsegmentator import worker as module
 from theraflow.organs.totalsegmentator.predict import Outcome, Request
 from theraflow.organs.totalsegmentator.worker import ask, serve
 from threshold_model import write_threshold_model
+from whole_run import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +45,6 @@ def workers(folder):
         for process in psutil.process_iter(["cmdline"])
         if module.__name__ in (words := process.info["cmdline"] or []) and any(str(folder) in word for word in words)
     ]
-
-
-def wait_until(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.02)
 
 
 def request(tmp_path, weights, spacing_mm=(4.0, 4.0, 5.0), **changes):
@@ -101,13 +94,13 @@ def test_what_a_worker_has_to_say_reaches_the_job(weights, tmp_path, temporary, 
             1,
         )
     assert "Traceback" in caplog.text
-    wait_until(lambda: not process.is_running())  # the second: after an unexpected error it serves nobody
+    wait_until(lambda: not process.is_running(), 60.0)  # the second: after an unexpected error it serves nobody
     assert ask(request(tmp_path, weights), 1).done
 
 
 def test_a_killed_worker_is_told_and_replaced(weights, tmp_path, temporary):
     def kill():
-        wait_until(lambda: any(process.memory_info().rss > 2e8 for process in workers(temporary)))  # half-way
+        wait_until(lambda: any(process.memory_info().rss > 2e8 for process in workers(temporary)), 60.0)  # half-way
         workers(temporary)[0].kill()
 
     threading.Thread(target=kill).start()
@@ -125,7 +118,7 @@ def test_a_worker_whose_job_goes_away_ends_and_leaves_no_files(weights, tmp_path
     with module._place(module._environment(1, False)) as place, module._connection(place) as lines:
         # Large enough that it is still at work when its job is gone.
         module._send(lines, asdict(request(tmp_path, weights, spacing_mm=(0.6, 0.6, 0.6))))
-    wait_until(lambda: not workers(temporary))
+    wait_until(lambda: not workers(temporary), 60.0)
     assert not place.exists()
     assert not module._socket_of(place).exists()
     assert ask(request(tmp_path, weights), 1).done

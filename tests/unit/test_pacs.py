@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AllStoragePresentationContexts
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
-from orthanc import free_port
+from services import free_port
 from theraflow.__main__ import main
 from theraflow.errors import TheraflowError
 from theraflow.pacs.association import echo, meaning

@@ -17,7 +17,8 @@ from pacs_studies import ACCESSION, IDENTITY, NAME, PATIENT_ID, datasets, write_
 from pydicom import dcmread
 
 import theraflow
-from orthanc import free_port, orthanc
+from orthanc import orthanc
+from services import free_port
 from theraflow.__main__ import main
 from theraflow.errors import TheraflowError
 from theraflow.pacs.association import echo

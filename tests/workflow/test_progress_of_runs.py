@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from theraflow.run.terminal import describe, find_runs, goes_on
-from whole_run import REPOSITORY, Run
+from whole_run import REPOSITORY, Run, wait_until
 
 pytestmark = pytest.mark.workflow
 
@@ -25,17 +25,6 @@ def imports(patient: str) -> list[str]:
 
 def progress_files(run: Run) -> list[Path]:
     return sorted(run.results("logs", "runs").glob("*/progress.json"))
-
-
-def wait_for(run: Run, condition, seconds: float = 150.0) -> dict:
-    """The newest progress, once it is as wanted."""
-    end = time.monotonic() + seconds
-    while True:
-        told = [json.loads(path.read_text()) for path in progress_files(run)]
-        if told and condition(told[-1]):
-            return told[-1]
-        assert time.monotonic() < end, told
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +111,7 @@ def test_a_killed_run_and_two_at_once(make_run, repository_cases):
     run = make_run("killed and two")
     run.write(repository_cases)
     with run.start(*imports("STS_002"), cores=1) as process:
-        wait_for(run, lambda told: told["state"] == "running")  # told before the first job begins
+        wait_until(lambda: progress_files(run), 150.0)  # told before the first job begins
         os.killpg(process.pid, signal.SIGKILL)
     told = json.loads(progress_files(run)[-1].read_text())
     assert told["state"] == "running"
