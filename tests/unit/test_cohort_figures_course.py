@@ -76,6 +76,16 @@ def test_what_has_no_day_stays_without_one():
     assert days(events, THERAPY) == {"P1": 0.0}
 
 
+def test_lanes_are_drawn_in_their_order():
+    """And not in that of a set, which differs from run to run: the same events give the same file."""
+    cycles = [{"patient": f"P{number:02d}", "cycle": 1.0, "date": "2020-01-01"} for number in range(20)]
+    events, origin = collect_events([], cycles, NO_SURVIVAL)
+    (axes,) = draw_swimmers(events, origin).figure.axes
+    heights = [bar.get_y() for bar in axes.patches]
+    assert len(heights) == 20
+    assert heights == sorted(heights)
+
+
 def test_an_event_told_twice_is_drawn_once():
     # As the study's sheet: death counted from either cycle, the second cycle without a day.
     rows = [

@@ -285,11 +285,13 @@ def _draw_lanes(
     first = min(0.0, *(event.start for event in placed))
     last = max(1.0, *(max(event.start, event.end or event.start) for event in placed))
     unit, days = ("months", DAYS_A_MONTH) if last - first > MOST_DAYS else ("days", 1.0)
-    for patient in {event.patient for event in placed}:
+    for patient, lane in lanes.items():
         own = [event for event in placed if event.patient == patient]
+        if not own:
+            continue
         low = min(0.0, *(event.start for event in own))
         high = max(max(event.start, event.end or event.start) for event in own)
-        axes.barh(lanes[patient], (high - low) / days, left=low / days, height=0.42, color="#e4e7eb", zorder=0)
+        axes.barh(lane, (high - low) / days, left=low / days, height=0.42, color="#e4e7eb", zorder=0)
     for event in placed:
         marker, colour, _ = symbols[event.kind]
         if event.end is not None:

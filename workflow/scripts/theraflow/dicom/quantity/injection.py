@@ -117,7 +117,7 @@ def _contents(item: Header) -> tuple:
 
 def _refuse_other_nuclide(items: Sequence[Header], known: Nuclide) -> None:
     codes = (code for item in items for code in item.items("RadionuclideCodeSequence"))
-    for meaning in {text(code, "CodeMeaning") or "" for code in codes}:
+    for meaning in sorted({text(code, "CodeMeaning") or "" for code in codes}):
         try:
             stated = nuclide(meaning)
         except TheraflowError:
