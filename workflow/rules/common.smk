@@ -17,6 +17,7 @@ from theraflow.dicom.export.sniff import modalities
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder
+from theraflow.run.planning import plan_faster
 from theraflow.sheets import (
     read_decisions,
     read_scans,
@@ -26,6 +27,7 @@ from theraflow.sheets import (
 )
 from theraflow.source import code_digest
 
+plan_faster()
 SCHEMAS = Path(workflow.current_basedir) / ".." / "schemas"
 RESOURCES = Path(workflow.basedir) / "resources"
 validate(config, schema=str(SCHEMAS / "config.schema.yaml"))
