@@ -46,7 +46,7 @@ from pydicom.uid import (
 
 from dicom_series import ct, pet, spect, write_slices
 from theraflow.dicom import import_ct, import_emission
-from theraflow.dicom.export.sniff import modalities
+from theraflow.dicom.export.sniff import holds_ct
 from theraflow.errors import TheraflowError
 from theraflow.images import read_sidecar
 from theraflow.layout import Scan
@@ -705,7 +705,7 @@ def examine(variant: Variant, whole: Outcome, root: Path) -> tuple[str, list[str
     variant.also(folder)
     try:
         with limits():
-            modalities(folder)
+            holds_ct(folder)
             found = outcome(variant.base, folder, output)
     except Hang:
         return "hangs", [f"works more than {CPU_SECONDS} s or waits more than {SECONDS} s"]

@@ -1,5 +1,6 @@
 """What lies in a folder, and which series is taken."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import pytest
 from pydicom import Dataset
 
 from dicom_series import ct, pet, spect, stacked, write, write_slices
-from theraflow.dicom import modalities
+from theraflow.dicom import holds_ct
+from theraflow.dicom.export import sniff
 from theraflow.dicom.export.choice import choose_ct, choose_emission
 from theraflow.dicom.export.index import Index, read_index
+from theraflow.dicom.export.parse import read_file
 from theraflow.dicom.export.series import Kind
 from theraflow.dicom.voxels.volume import ct_slices, stack_slices
 from theraflow.errors import TheraflowError
@@ -44,7 +47,7 @@ def test_a_file_without_preamble_is_dicom(tmp_path):
         dataset.PixelData = np.full((4, 5), 1024 + k, np.uint16).tobytes()
         dataset.save_as(tmp_path / str(k), implicit_vr=True, little_endian=True)
     (series,) = read_index(tmp_path).series
-    assert modalities(tmp_path) == {"CT"}
+    assert holds_ct(tmp_path)
     assert np.array_equal([slice_[0, 0] for slice_ in ct_slices(stack_slices(series))], [0, 1, 2])
 
 
@@ -68,8 +71,8 @@ def test_missing_and_empty_folders(tmp_path):
         read_index(tmp_path / "nowhere")
     with pytest.raises(TheraflowError, match="No DICOM file"):
         read_index(tmp_path)
-    assert modalities(tmp_path / "nowhere") == frozenset()
-    assert modalities(tmp_path) == frozenset()
+    assert not holds_ct(tmp_path / "nowhere")
+    assert not holds_ct(tmp_path)
 
 
 def test_the_uncorrected_pet_is_left_out(tmp_path):
@@ -147,19 +150,40 @@ def test_activity_takes_the_calibrated_reconstruction(tmp_path):
         choose_emission(found, "suv", None)
 
 
-def test_modalities(tmp_path):
-    scan(tmp_path)
-    assert modalities(tmp_path) == {"CT", "PT"}
-    write(spect(STORED), tmp_path / "nm" / "spect")
-    structures = spect(STORED)
-    structures.Modality = "RTSTRUCT"
-    write(structures, tmp_path / "a" / "structures")
-    # The first file of every folder is looked at first, so that the small folders are seen too.
-    assert {"CT", "RTSTRUCT"} <= modalities(tmp_path)
+def test_a_ct_is_found_wherever_it_lies(tmp_path):
+    write_slices(pet(), STORED, tmp_path / "a")
+    write(spect(STORED), tmp_path / "b" / "spect")
     survey = ct()
     survey.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    write_slices(survey, STORED[:1], tmp_path / "b" / "survey")
-    assert modalities(tmp_path / "b") == frozenset()
+    write_slices(survey, STORED[:1], tmp_path / "c" / "survey")
+    assert not holds_ct(tmp_path)
+    write_slices(ct(), STORED, tmp_path / "c" / "ct")
+    assert holds_ct(tmp_path)
+
+
+def image_of(template, size):
+    template.Rows = template.Columns = size
+    return template
+
+
+@pytest.mark.parametrize("place", [0, 1, 150, 299])
+@pytest.mark.parametrize("emission", ["one file", "slices"])
+def test_one_folder_of_all_series_is_known_by_a_few_files(tmp_path, monkeypatch, place, emission):
+    """Else a plan of a thousand patients would read millions of headers."""
+    folder = tmp_path / "all"
+    slices = write_slices(image_of(ct(), 64), np.zeros((1, 64, 64)), folder)
+    for number in range(299):
+        shutil.copy(slices[0], folder / f"{number:03d}c")
+    name = folder / f"{place:03d}x"
+    if emission == "one file":
+        shutil.move(write(spect(np.zeros((64, 64, 64))), tmp_path / "nm"), name)
+    else:
+        shutil.move(write_slices(image_of(pet(), 16), np.zeros((1, 16, 16)), tmp_path / "pt")[0], name)
+    read = []
+    monkeypatch.setattr(sniff, "read_file", lambda path: read.append(path) or read_file(path))
+    assert holds_ct(folder)
+    assert not sniff.is_planar(folder)
+    assert len(read) <= 6
 
 
 def test_planning_loads_no_heavy_library():

@@ -13,7 +13,7 @@ from functools import cache
 
 import yaml
 
-from theraflow.dicom.export.sniff import modalities
+from theraflow.dicom.export.sniff import holds_ct
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder
@@ -165,7 +165,7 @@ def get_reference_row(wildcards):
 
 @cache
 def has_ct(scan):
-    return "CT" in modalities(scan.dicom)
+    return holds_ct(scan.dicom)
 
 
 def has_organs(scan):

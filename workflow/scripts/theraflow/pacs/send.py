@@ -62,7 +62,7 @@ def find_objects(places: Iterable[Path | str]) -> tuple[list[StoredObject], int]
         if not place.exists():
             raise TheraflowError(f"{place} does not exist; name a folder of DICOM objects.")
         for path in [place] if place.is_file() else [path for files in files_below(place) for path in files]:
-            found = _read_object(path)
+            found = _read_object(Path(path))
             if found is None:
                 others += 1
             else:

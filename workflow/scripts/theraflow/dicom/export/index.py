@@ -130,7 +130,7 @@ def _number_in_study(one: Series) -> tuple[str | None, ...]:
 
 def _files(folder: Path | str) -> Iterable[Path]:
     try:
-        yield from (path for files in files_below(folder) for path in files)
+        yield from (Path(path) for files in files_below(folder) for path in files)
     except OSError as error:
         raise TheraflowError(f"{folder} cannot be read ({error.strerror}); correct its permissions.") from error
 
