@@ -19,6 +19,7 @@ from theraflow.run.progress import FILE, FOLDER
 from whole_run import Run
 
 SINGLE = 3  # every third kill hits one job, as the kernel does for want of memory
+SHORTEST = 0.1  # of a whole run, from which a moment is drawn: else the last step, longer than what is left, never ends
 GRACE_S = 60.0  # within which all that a killed run has started must have ended
 
 
@@ -69,7 +70,7 @@ class Killer:
 
     def kill_once(self) -> Kill:
         """Start, kill between the start and the end that is to be expected, and take the lock away."""
-        after_s = self.random.uniform(0.0, self.whole_s * max(self.left, 1) / self.steps)
+        after_s = self.random.uniform(0.0, self.whole_s * max(self.left / self.steps, SHORTEST))
         self.kills += 1
         process = self.run.start(*self.targets, cores=self.cores)
         with process:
