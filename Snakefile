@@ -53,6 +53,7 @@ rule cohort:
 # What an earlier sheet or configuration has made would otherwise pass for a result of this one.
 onstart:
     require_writable_results()
+    require_ct_of_organs()
     remove_left_results()
     remove_left_reasons()
     watch_run()

@@ -20,6 +20,7 @@ COLUMNS = (
     "timepoint",
     "dicom",
     "lesions",
+    "organs",
     "injected_mbq",
     "injected_at",
     "weight_kg",

@@ -71,8 +71,9 @@ def test_missing_and_empty_folders(tmp_path):
         read_index(tmp_path / "nowhere")
     with pytest.raises(TheraflowError, match="No DICOM file"):
         read_index(tmp_path)
-    assert not holds_ct(tmp_path / "nowhere")
-    assert not holds_ct(tmp_path)
+    assert holds_ct(tmp_path / "nowhere") is None
+    (tmp_path / "README").write_text("The archive is mounted here.")
+    assert holds_ct(tmp_path) is None
 
 
 def test_the_uncorrected_pet_is_left_out(tmp_path):
@@ -156,9 +157,12 @@ def test_a_ct_is_found_wherever_it_lies(tmp_path):
     survey = ct()
     survey.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     write_slices(survey, STORED[:1], tmp_path / "c" / "survey")
-    assert not holds_ct(tmp_path)
-    write_slices(ct(), STORED, tmp_path / "c" / "ct")
+    assert holds_ct(tmp_path) is False
+    slices = write_slices(ct(), STORED, tmp_path / "c" / "ct")
     assert holds_ct(tmp_path)
+    for path in slices:
+        path.write_bytes(path.read_bytes()[:300])  # as while it is being copied
+    assert holds_ct(tmp_path) is None
 
 
 def image_of(template, size):

@@ -165,7 +165,11 @@ def get_reference_row(wildcards):
 
 @cache
 def has_ct(scan):
-    return holds_ct(scan.dicom)
+    """By its DICOM; where that cannot be read, as of an archive that is away, by what was imported of it."""
+    found = holds_ct(scan.dicom)
+    if found is None:
+        return PatientFolder(RESULTS, scan.patient).ct(scan.scan).exists()
+    return found
 
 
 def has_organs(scan):

@@ -19,19 +19,37 @@ KEEPERS = []  # of the progress of this run, once it has begun
 
 
 def remove_left_results():
-    """Remove dosimetry and dose maps of which the sheet lists no scan any more, and DICOM objects not asked for."""
-    for patient in SCANS:
-        folder = PatientFolder(RESULTS, patient)
-        left = [] if has_dosimetry(patient) else [folder.dosimetry]
-        if has_dosimetry(patient) and not has_dose_map(patient):
-            left = folder.dose_map_files
-        if not config["dicom_objects"]["write"]:
-            left = [*left, folder.dicom]
-        for path in filter(Path.exists, left):
-            print(
-                f"Removed, for sheet and configuration do not ask for it any more: {path}"
-            )
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove what sheet and configuration do not ask for any more: what is there would be taken for what is asked."""
+    left = [path for patient in SCANS for path in left_of_patient(patient)]
+    # A trial on one patient costs no other's organs, which take hours to be made again.
+    left += [path for scan in scans_of_run() for path in left_of_scan(scan)]
+    for path in filter(Path.exists, left):
+        print(
+            f"Removed, for sheet and configuration do not ask for it any more: {path}"
+        )
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def scans_of_run():
+    """The scans of the patients of whom this run makes something."""
+    made = {job.wildcards_dict.get("patient") for job in workflow.dag.needrun_jobs()}
+    return [scan for patient in SCANS if patient in made for scan in SCANS[patient]]
+
+
+def left_of_patient(patient):
+    """Where dosimetry and dose maps would be of which the sheet lists no scan, and DICOM objects not asked for."""
+    folder = PatientFolder(RESULTS, patient)
+    left = [] if has_dosimetry(patient) else [folder.dosimetry]
+    if has_dosimetry(patient) and not has_dose_map(patient):
+        left = folder.dose_map_files
+    return left if config["dicom_objects"]["write"] else [*left, folder.dicom]
+
+
+def left_of_scan(scan):
+    """Where the organs and the CT would be of a scan that has none."""
+    organs = [] if has_organs(scan) else rules.organs.output
+    ct = [] if has_ct(scan) else rules.import_ct.output
+    return map(Path, expand([*organs, *ct], patient=scan.patient, scan=scan.scan))
 
 
 def remove_left_reasons():
@@ -125,6 +143,17 @@ def require_writable_results():
             f"{folder} may not be written: give yourself the right to write there, or name another folder with "
             "`results` in the configuration."
         )
+
+
+def require_ct_of_organs():
+    """Refuse to leave out a CT, and with it the organs on it, only because it cannot be read now."""
+    for scan in scans_of_run():
+        organs = PatientFolder(RESULTS, scan.patient).organs(scan.scan)
+        if organs.exists() and not has_ct(scan) and holds_ct(scan.dicom) is None:
+            raise WorkflowError(
+                f"Scan {scan.scan!r} of patient {scan.patient!r} has organs, but the CT that shows them is neither "
+                f"among the results nor to be read in {scan.dicom}: bring that folder back, or remove {organs}."
+            )
 
 
 def watch_run():

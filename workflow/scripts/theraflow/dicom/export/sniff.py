@@ -38,25 +38,31 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def holds_ct(folder: Path | str) -> bool:
+def holds_ct(folder: Path | str) -> bool | None:
     """Whether a CT lies below a folder; a survey radiograph (ImageType LOCALIZER) is none.
 
-    The search ends at the first slice. Broken files are passed over here, because the import tells of them; a missing
-    folder holds nothing.
+    None where it cannot be told: no DICOM is to be seen, as in a folder that is missing, or a file is broken or cannot
+    be read. The search ends at the first slice.
     """
-    return any(
-        text(header, "Modality") == "CT" and "LOCALIZER" not in (words(header, "ImageType") or ())
-        for header in _headers(folder)
-    )
+    seen, all_read = False, True
+    for header in _headers(folder):
+        if header is None:
+            all_read = False
+        elif text(header, "Modality") == "CT" and "LOCALIZER" not in (words(header, "ImageType") or ()):
+            return True
+        else:
+            seen = True
+    return False if seen and all_read else None
 
 
 def is_planar(folder: Path | str) -> bool:
     """Whether a folder holds planar views of a gamma camera (NM, WHOLE BODY or STATIC) and no SPECT or PET volume.
 
-    The search ends at the first file of a volume. Broken files and a missing folder: as with `holds_ct`.
+    The search ends at the first file of a volume. Broken files are passed over here, because the import tells of them;
+    a missing folder holds nothing.
     """
     views = False
-    for header in _headers(folder):
+    for header in filter(None, _headers(folder)):
         modality, what = text(header, "Modality"), words(header, "ImageType") or ()
         if modality == "PT" or (modality == "NM" and _VOLUMES & {*what}):
             return False
@@ -64,11 +70,12 @@ def is_planar(folder: Path | str) -> bool:
     return views
 
 
-def _headers(folder: Path | str) -> Iterator[Header]:
-    """The headers below a folder: of a file of every folder, then by turns of the largest and the smallest.
+def _headers(folder: Path | str) -> Iterator[Header | None]:
+    """The headers of the DICOM below a folder; None for a file that is broken or cannot be read.
 
-    Exports keep a series a folder, so that a few files mostly tell everything. Where all series lie in one folder, a
-    slice of a CT is larger than one of PET, and all slices of a SPECT in one file larger than both.
+    A file of every folder comes first, then the largest and the smallest by turns. Exports keep a series a folder, so
+    that a few files mostly tell everything. Where all series lie in one folder, a slice of a CT is larger than one of
+    PET, and all slices of a SPECT in one file larger than both.
     """
     if not Path(folder).is_dir():
         return
@@ -82,11 +89,12 @@ def _headers(folder: Path | str) -> Iterator[Header]:
             yield from _header(by_size[k // 2] if k % 2 else by_size[-1 - k // 2])
 
 
-def _header(path: str) -> Iterator[Header]:
-    """The header of a file, if it is DICOM and whole."""
+def _header(path: str) -> Iterator[Header | None]:
+    """The header of a file, if it is DICOM; None if it is broken or cannot be read."""
     try:
         file = read_file(path)
     except (BrokenDicomError, OSError):
+        yield None
         return
     if file is not None:
         yield file.header
