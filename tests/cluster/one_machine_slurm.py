@@ -31,10 +31,45 @@ class Slurm:
     Attributes:
         folder: its configuration, state and logs.
         environment: what its commands need to find it.
+        daemons: ends what has been started.
     """
 
     folder: Path
     environment: Mapping[str, str]
+    daemons: contextlib.ExitStack
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a daemon, which lasts as long as the cluster unless it is killed."""
+        environment = {**os.environ, **self.environment}
+        self.daemons.enter_context(running((name, *arguments), self.folder / f"{name}.log", environment))
+
+    def start_node(self) -> None:
+        """Start the daemon of the node, and wait until it takes jobs."""
+        self.start("slurmd", "-D", "-f", f"{self.folder}/slurm.conf")
+        until = time.monotonic() + STARTS_WITHIN_S
+        while True:
+            with contextlib.suppress(AssertionError):
+                if "idle" in self.say("sinfo", "--noheader", "--format=%T"):
+                    return
+            if time.monotonic() > until:
+                logs = [(self.folder / f"{name}.log").read_text(errors="replace") for name in DAEMONS]
+                raise RuntimeError("Slurm did not start:\n" + "\n".join(logs))
+            time.sleep(0.2)
+
+    def lose_node(self) -> None:
+        """Take the node away with all that runs on it, as a power cut would, and let Slurm know."""
+        own = [one for one in psutil.process_iter(["name", "environ"]) if self._is_of_cluster(one)]
+        daemon = [one for one in own if one.info["name"] == "slurmd"]
+        of_jobs = [one for one in own if "SLURM_JOB_ID" in one.info["environ"]]
+        keepers = {above for one in of_jobs for above in _above(one, "slurmstepd")}
+        for process in (*daemon, *keepers, *of_jobs):  # in this order nobody is left to tell Slurm how a job ended
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.say("scontrol", "update", f"nodename={NODE}", "state=down", "reason=lost")
+
+    def _is_of_cluster(self, process: psutil.Process) -> bool:
+        places = (process.info["environ"] or {}).get("PATH", "").split(os.pathsep)
+        return str(self.folder / "bin") in places
 
     def say(self, *command: str) -> str:
         """What a command of Slurm prints."""
@@ -62,17 +97,13 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     """
     _configure(folder)
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
-    cluster = Slurm(folder, {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path})
-    daemons = [
-        ("munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
-         f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge.seed", f"--log-file={folder}/munged.log"),
-        ("slurmctld", "-D", "-i", "-f", f"{folder}/slurm.conf"),
-        ("slurmd", "-D", "-f", f"{folder}/slurm.conf"),
-    ]  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for daemon in daemons:
-            stack.enter_context(running(daemon, folder / f"{daemon[0]}.log", {**os.environ, **cluster.environment}))
-        _wait_for(cluster)
+    with contextlib.ExitStack() as daemons:
+        cluster = Slurm(folder, {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}, daemons)
+        cluster.start("munged", "--foreground", "--force", f"--key-file={folder}/munge.key",
+                      f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+                      f"--seed-file={folder}/munge.seed", f"--log-file={folder}/munged.log")  # fmt: skip
+        cluster.start("slurmctld", "-D", "-i", "-f", f"{folder}/slurm.conf")
+        cluster.start_node()
         try:
             yield cluster
         finally:
@@ -103,7 +134,8 @@ def _configure(folder: Path) -> None:
         "SlurmUser": "root",
         "SlurmdUser": "root",
         "AuthType": "auth/munge",
-        "AuthInfo": f"socket={folder}/munge.socket",
+        # After so many s a job that has lost its node may start again.
+        "AuthInfo": f"socket={folder}/munge.socket,cred_expire=10",
         "StateSaveLocation": folder / "state",
         "SlurmdSpoolDir": folder / "spool",
         "SlurmctldPidFile": folder / "slurmctld.pid",
@@ -136,17 +168,11 @@ def _configure(folder: Path) -> None:
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
 
 
-def _wait_for(cluster: Slurm) -> None:
-    """Wait until the node takes jobs."""
-    until = time.monotonic() + STARTS_WITHIN_S
-    while True:
-        with contextlib.suppress(AssertionError):
-            if "idle" in cluster.say("sinfo", "--noheader", "--format=%T"):
-                return
-        if time.monotonic() > until:
-            logs = [(cluster.folder / f"{name}.log").read_text(errors="replace") for name in DAEMONS]
-            raise RuntimeError("Slurm did not start:\n" + "\n".join(logs))
-        time.sleep(0.2)
+def _above(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """The processes of a name that a process has come from; none if it has just ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [one for one in process.parents() if one.name() == name]
+    return []
 
 
 def _empty(cluster: Slurm) -> None:

@@ -1,5 +1,6 @@
-"""Whole runs through a real Slurm: the demo, a job without enough memory, a cancelled one, one that needs a GPU."""
+"""Whole runs through a real Slurm: the demo, jobs without enough memory, cancelled, with a lost node, on a GPU."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,9 @@ import psutil
 import pytest
 from one_machine_slurm import Slurm, slurm
 
+from kills import differing, rule_of
+from theraflow.failures import UNBEGUN
+from theraflow.job import KILLED
 from whole_run import REPOSITORY, Run, wait_until
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slurm]
@@ -19,6 +23,7 @@ SCANS = ("pentixafor", "lu_96h")
 PROFILE = ("--workflow-profile", "slurm")
 IMPORTED_CT = "results/STS_002/scans/fdg/ct.nii.gz"
 LESIONS = "results/STS_002/lesions/lesions.tsv"
+RESULTS = (".tsv", ".json", ".nii.gz", ".h5", ".png")
 
 
 @pytest.fixture(scope="module")
@@ -125,22 +130,68 @@ def test_a_cancelled_job_is_made_by_the_next_start(make_run, repository_cases, c
         cluster.say("scancel", "--user=root")
         output, _ = process.communicate()
     assert process.returncode != 0 and "CANCELLED" in output
+    assert f"STS_002: {UNBEGUN}" in output.split("Not finished:")[1]  # a job of Slurm takes seconds to begin its work
     assert not (run.folder / IMPORTED_CT).exists()
     again = run.snakemake(*PROFILE, IMPORTED_CT, cores=None)
     assert again.returncode == 0, again.stdout
     assert (run.folder / IMPORTED_CT).exists()
+    assert not list(run.results("logs").rglob("*.failure"))
 
 
-def environment_of_job(number: str, script: str) -> dict[str, str]:
-    """The environment of the process that runs a rule's script in a job, if it runs."""
-    for process in psutil.process_iter(["cmdline"]):
-        try:
-            runs_script = any(script in word for word in process.info["cmdline"] or [])
-            if runs_script and process.environ().get("SLURM_JOB_ID") == number:
-                return process.environ()
-        except psutil.Error:  # it has just ended
-            continue
-    return {}
+def process_of_job(number: str, rule: str) -> psutil.Process | None:
+    """The process that runs a rule's script in a job, if it runs."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if rule_of(process) == rule and process.environ().get("SLURM_JOB_ID") == number:
+                return process
+    return None
+
+
+def lose_node_of_lesions(run: Run, cluster: Slurm, *options: str) -> tuple[int, str, dict[str, str]]:
+    """Run to the lesions, and take their node away while it is at work on them; it comes back soon.
+
+    Returns:
+        Status and words of the run, and what Slurm knows of the job.
+    """
+    earlier = {job["JobId"] for job in cluster.jobs()}
+    with run.start(*PROFILE, *options, LESIONS, cores=None) as process:
+        (job,) = wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier])
+        worker = wait_until(lambda: process_of_job(job["JobId"], "measure_lesions"))
+        wait_until(run.results("logs", "STS_002", "lesions.log.failure").exists)  # it has begun
+        worker.suspend()  # so that it cannot end before its node
+        cluster.lose_node()
+        cluster.start_node()
+        output, _ = process.communicate()
+    (job,) = cluster.jobs(job["JobId"])
+    return process.returncode, output, job
+
+
+@pytest.fixture
+def undisturbed(imported, tmp_path) -> Run:
+    """The same patient with lesions, by one machine."""
+    run = Run(tmp_path / "undisturbed")
+    shutil.copytree(imported.folder, run.folder)
+    result = run.snakemake(LESIONS)
+    assert result.returncode == 0, result.stdout
+    return run
+
+
+def test_where_slurm_repeats_jobs_of_a_lost_node_the_run_goes_on(imported, undisturbed, cluster):
+    status, output, job = lose_node_of_lesions(imported, cluster)
+    assert (status, job["JobState"], job["Restarts"]) == (0, "COMPLETED", "1"), output
+    assert differing(imported, undisturbed, *RESULTS) == []
+    assert not list(imported.results("logs").rglob("*.failure"))
+
+
+def test_where_slurm_does_not_the_end_tells_of_the_lost_node_and_the_next_start_goes_on(imported, undisturbed, cluster):
+    status, output, job = lose_node_of_lesions(imported, cluster, "--slurm-no-requeue", "--retries", "0")
+    assert (status, job["JobState"], job["Restarts"]) == (1, "NODE_FAIL", "0"), output
+    assert "failed due to a node failure" in output
+    assert f"STS_002: {KILLED}" in output.split("Not finished:")[1] and "or with its machine" in KILLED
+    again = imported.snakemake(*PROFILE, LESIONS, cores=None)
+    assert again.returncode == 0, again.stdout
+    assert differing(imported, undisturbed, *RESULTS) == []
+    assert not list(imported.results("logs").rglob("*.failure"))
 
 
 def test_a_job_on_a_gpu_asks_for_it_and_sees_it(make_run, repository_cases, cluster):
@@ -148,13 +199,14 @@ def test_a_job_on_a_gpu_asks_for_it_and_sees_it(make_run, repository_cases, clus
     run = make_run("gpu")
     weights = str(REPOSITORY / "resources" / "miniature_weights")
     organs = {"backend": "totalsegmentator", "resolution": 6, "device": "gpu", "weights": weights}
-    run.write(repository_cases[:1], organs=organs)
+    run.write(repository_cases, organs=organs)
     assert run.snakemake(IMPORTED_CT).returncode == 0
     earlier = {job["JobId"] for job in cluster.jobs()}
     place = (*PROFILE, "-e", "slurm", "-j", "4")
     with run.start(*place, "--retries", "0", IMPORTED_CT.replace("ct.", "organs."), cores=None) as process:
         (job,) = wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier])
-        environment = wait_until(lambda: environment_of_job(job["JobId"], "label_organs.py"))
+        worker = wait_until(lambda: process_of_job(job["JobId"], "label_organs"))
+        environment = worker.environ()  # it loads deep learning first: long enough to be asked
         output, _ = process.communicate()
     assert job["TresPerJob"] in ("gres:gpu:1", "gres/gpu:1")
     assert environment["CUDA_VISIBLE_DEVICES"] == "0"

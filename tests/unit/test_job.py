@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from theraflow.failures import failures, left_reasons, tell_kill
+from theraflow.failures import UNBEGUN, failures, left_reasons, tell_end, written_reasons
 from theraflow.job import KILLED, OUT_OF_MEMORY
 
 LIBRARY = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
@@ -65,7 +65,7 @@ def test_a_killed_job_is_told(tmp_path):
     assert "was killed before it ended, most likely for lack of memory" in told
     assert "a smaller --cores" in told
     log = tmp_path / "logs" / "P1" / "step.log"
-    tell_kill(log)
+    tell_end(log, {})
     assert log.read_text() == f"INFO at work\nERROR {told}\n"
 
 
@@ -76,7 +76,7 @@ def test_a_log_that_takes_nothing_more_does_not_keep_the_kill_from_being_told(tm
     (tmp_path / "P1" / "step.log.failure").write_text(f"{KILLED}\n")
     with pytest.raises(OSError, match="No space left"), log.open("a") as file:
         file.write("x")
-    tell_kill(log)
+    tell_end(log, {})
     assert failures(tmp_path, ["P1"]) == {"P1": KILLED}
 
 
@@ -90,9 +90,25 @@ def test_a_job_that_failed_by_itself_is_not_told_as_killed(tmp_path):
     run(tmp_path, "1 / 0")
     log = tmp_path / "logs" / "P1" / "step.log"
     before = log.read_text()
-    tell_kill(log)
-    tell_kill(None)
+    tell_end(log, {})
+    tell_end(None, {})
     assert log.read_text() == before
+    assert "division by zero" in failures(tmp_path / "logs", ["P1"])["P1"]
+
+
+def test_a_job_that_never_began_is_told_and_one_that_does_takes_it_back(tmp_path):
+    tell_end(tmp_path / "logs" / "P1" / "step.log", {})
+    assert failures(tmp_path / "logs", ["P1"]) == {"P1": UNBEGUN}
+    assert "its node was lost" in UNBEGUN and "start the same command again" in UNBEGUN
+    run(tmp_path, "pass")
+    assert failures(tmp_path / "logs", ["P1"]) == {}
+
+
+def test_the_reason_of_an_earlier_run_is_not_told_of_a_job_that_never_began(tmp_path):
+    run(tmp_path, "1 / 0")
+    logs = tmp_path / "logs"
+    tell_end(logs / "P1" / "step.log", written_reasons(logs))
+    assert failures(logs, ["P1"]) == {"P1": UNBEGUN}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import theraflow
 from theraflow.__main__ import main
 from theraflow.errors import TheraflowError
 from theraflow.run.progress import COUNTS, EventHandler, Keeper, Plan, Progress, Step, earlier_durations
@@ -291,6 +292,23 @@ def test_the_command_prints_the_last_run_and_why_a_patient_failed(tmp_path, cloc
     told = capsys.readouterr().out
     assert "has failed after" in told and "P2: A slice is missing." in told
     assert main(["progress", str(tmp_path / "elsewhere")]) == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": None}, {"memory_mib": 3.0}, {"patients": ["P1"]}, {"together": 3}, {"failed": ["P1"]}]
+)
+def test_a_run_told_in_the_form_of_another_version_is_a_sentence(tmp_path, clock, capsys, change):
+    """And the run beside it is told as ever."""
+    own = Progress(three_patients(), clock=clock).snapshot()
+    now = datetime.datetime.now().astimezone().isoformat()
+    for folder, told in (("1", {**own, **change, "theraflow": "99.0"}), ("2", own)):
+        (tmp_path / "logs" / "runs" / folder).mkdir(parents=True)
+        content = json.dumps({**told, "updated_at": now})
+        (tmp_path / "logs" / "runs" / folder / "progress.json").write_text(content)
+    assert main(["progress", str(tmp_path)]) == 0
+    sentence, *others = capsys.readouterr().out.splitlines()
+    assert f"(99.0; this is {theraflow.__version__}): ask with the one that it was started with." in sentence
+    assert "goes on" in others[0] and "0 of 10 steps done" in others[1]
 
 
 @pytest.mark.parametrize(

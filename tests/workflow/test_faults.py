@@ -195,6 +195,7 @@ def test_a_job_killed_as_for_its_memory_is_told_and_made_again(one):
         output, _ = process.communicate()
     assert process.returncode != 0
     assert f"{PATIENT}: {KILLED}" in output.split("Not finished:")[1]
+    assert "other patients" not in output  # there are none
     assert "most likely for lack of memory" in KILLED and "a smaller --cores" in KILLED
     assert log.read_text().endswith(f"ERROR {KILLED}\n")
     assert not (run.folder / IMPORTS[0]).exists()
@@ -248,3 +249,27 @@ def test_results_that_may_not_be_written_are_told_in_a_sentence(one):
     assert result.returncode != 0
     assert f"{run.results()} may not be written: give yourself the right to write there" in result.stdout
     assert "Traceback" not in result.stdout and "rule import_ct" not in result.stdout
+
+
+def test_old_results_that_cannot_be_removed_after_a_failure_are_told_with_what_makes_them_anew(
+    ordinary, repository_cases, tmp_path
+):
+    run, lesions = Run(tmp_path / "old results"), f"results/{PATIENT}/lesions/lesions.tsv"
+    shutil.copytree(ordinary.folder, run.folder)
+    run.write([{**repository_cases[0], "dicom": "nowhere"}])
+    mount("--bind", run.folder / lesions, run.folder / lesions)  # it can be written, but not removed
+    try:
+        result = run.snakemake()
+    finally:
+        subprocess.run(["umount", "--lazy", str(run.folder / lesions)], check=True)
+    assert result.returncode != 0 and "Traceback" not in result.stdout
+    assert "What rests on a job that failed cannot be removed" in result.stdout
+    assert "Not finished:" in result.stdout
+    command = result.stdout.split("start with this command:")[1].splitlines()[1].strip()
+    assert set(command.split("--forcerun ")[1].split()) == set(IMPORTS)
+    run.write(repository_cases[:1])
+    pasted = subprocess.run(
+        f"{command.replace('snakemake', f'{sys.executable} -m snakemake', 1)} -n",
+        shell=True, capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    assert pasted.returncode == 0 and lesions in pasted.stdout, pasted.stderr

@@ -10,12 +10,13 @@ from functools import partial
 
 from snakemake.logging import logger
 
-from theraflow.failures import left_reasons, tell_kill
+from theraflow.failures import left_reasons, tell_end, written_reasons
 from theraflow.run import progress, provenance
 from theraflow.run.lock import LockWords
 from theraflow.run.summary import write_summary
 
 KEEPERS = []  # of the progress of this run, once it has begun
+EARLIER = {}  # when each reason of a failure was written that this run has found
 
 
 def remove_left_results():
@@ -158,6 +159,7 @@ def require_ct_of_organs():
 
 def watch_run():
     """Keep progress and provenance of this run below logs/runs, from the events that Snakemake tells its loggers."""
+    EARLIER.update(written_reasons(LOGS))
     runs = Path(LOGS) / progress.FOLDER
     earlier = progress.earlier_durations(runs)
     record = partial(provenance.write_provenance, get_provenance(), Path(RESULTS))
@@ -197,9 +199,19 @@ def end_run(success):
     reports = {patient: PatientFolder(results, patient).report for patient in SCANS}
     for keeper in KEEPERS:
         keeper.end(success)
-        for step in keeper.progress.failed:
-            tell_kill(step.log)
-        remove_unfounded(keeper.progress.failed)
+        failed = keeper.progress.failed
+        for step in failed:
+            tell_end(step.log, EARLIER)
+        try:
+            remove_unfounded(failed)
+        except OSError as error:
+            targets = sorted(workflow.dag_settings.targets)
+            outputs = [step.outputs[0] for step in failed]
+            again = this_command(*places_of_jobs(), *targets, "--forcerun", *outputs)
+            print(
+                f"What rests on a job that failed cannot be removed ({error}) and may pass for a result: mend that, "
+                f"then start with this command:\n  {again}"
+            )
         try:
             print(write_summary(keeper.progress, keeper.folder, results, reports))
         # A full disk: the results are there all the same.
@@ -224,7 +236,8 @@ def closing_words():
             "Not finished:",
             *(f"  {name}: {reason}" for name, reason in problems.items()),
         ]
-    if set(problems) - set(MISSING) - {"cohort"}:
+    failed = set(problems) - set(MISSING) - {"cohort"}
+    if failed and set(INCLUDED) - failed:
         words += [
             "",
             "The cohort report of the other patients:",

@@ -1,12 +1,16 @@
 """Why patients are missing: the reasons that failed jobs have left beside their logs (see `theraflow.job`)."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from theraflow.files import GOES_ON
 from theraflow.job import FAILURE_SUFFIX, KILLED
 
+UNBEGUN = (
+    "A job failed before it had begun, or without a word of what it did (the run was stopped, its node was lost, a "
+    f"cluster ended it, the software is not there): the messages of Snakemake say what is known; mend that, {GOES_ON}."
+)
 UNTOLD = f"The job could not even write why it failed, most likely because the disk is full: make room, {GOES_ON}."
 
 
@@ -38,17 +42,39 @@ def _told(logs: Path | str, patient: str) -> list[Path]:
     return sorted((Path(logs) / patient).glob(f"*{FAILURE_SUFFIX}"))
 
 
-def tell_kill(log: Path | None) -> None:
-    """Add to the log of a job that it was killed, if it was: the job itself could not.
+def written_reasons(logs: Path | str) -> dict[Path, int]:
+    """When each reason that is there was written, in ns: a job that begins writes its own anew."""
+    return {path: path.stat().st_mtime_ns for path in Path(logs).glob(f"*/*{FAILURE_SUFFIX}")}
 
-    Where there is no room for it, the log stays as it is: the reason of the failure tells it, too.
+
+def tell_end(log: Path | None, earlier: Mapping[Path, int]) -> None:
+    """Say of a job that failed what it could not say itself: in its log that it was killed, or that it never began.
+
+    Where there is no room for it, all stays as it is: the reason of a kill is told already.
+
+    Args:
+        log: of the job, if it has one.
+        earlier: `written_reasons` before the run.
     """
     with contextlib.suppress(OSError):
-        if log is not None and _was_killed(log):
+        if log is None:
+            return
+        failure = Path(f"{log}{FAILURE_SUFFIX}")
+        if failure.exists() and failure.stat().st_mtime_ns == earlier.get(failure):
+            failure.unlink()
+        if _was_killed(failure):
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"ERROR {KILLED}\n")
+        else:
+            _tell_unbegun(failure)
 
 
-def _was_killed(log: Path) -> bool:
-    failure = Path(f"{log}{FAILURE_SUFFIX}")
+def _tell_unbegun(failure: Path) -> None:
+    failure.parent.mkdir(parents=True, exist_ok=True)
+    # A reason that a shared disk does not show yet is not replaced: to create a file the disk itself is asked.
+    with contextlib.suppress(FileExistsError), failure.open("x", encoding="utf-8") as file:
+        file.write(f"{UNBEGUN}\n")
+
+
+def _was_killed(failure: Path) -> bool:
     return failure.is_file() and failure.read_text(encoding="utf-8", errors="replace").strip() == KILLED

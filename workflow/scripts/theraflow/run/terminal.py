@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import theraflow
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.files import read_json
@@ -38,10 +39,24 @@ def show_progress(results: Path | str, follow: bool = False) -> None:
         if follow and sys.stdout.isatty():
             print("\033[H\033[J", end="")
         for progress in runs:
-            print("\n".join([*describe(progress, now, rows // len(runs) - 2), *_reasons(progress, logs)]), flush=True)
+            print("\n".join(_tell(progress, logs, now, rows // len(runs) - 2)), flush=True)
         if not follow or not any(goes_on(progress, now) for progress in runs):
             return
         time.sleep(REFRESH_S)
+
+
+def _tell(progress: Mapping[str, Any], logs: Path, now: datetime.datetime, rows: int) -> list[str]:
+    """One run in lines, and why patients failed; a sentence where another version has written it in another form."""
+    try:
+        return [*describe(progress, now, rows), *_reasons(progress, logs)]
+    except (LookupError, TypeError, ValueError, AttributeError):
+        if progress.get("theraflow") == theraflow.__version__:
+            raise
+        return [
+            f"The run that began at {progress['started_at']} tells its progress in the form of another version of "
+            f"theraflow ({progress.get('theraflow', 'unknown')}; this is {theraflow.__version__}): ask with the one "
+            "that it was started with."
+        ]
 
 
 def find_runs(folder: Path, now: datetime.datetime) -> list[dict[str, Any]]:
