@@ -12,9 +12,11 @@ COPY pyproject.toml requirements.lock environment.yml Makefile README.md LICENSE
 COPY profiles profiles
 COPY resources resources
 COPY workflow workflow
-# The lock holds the tools of the developers too: the largest of them stay out.
+# The lock holds the tools of the developers too: the largest of them stay out. Who runs a container cannot write here,
+# and would have the workflow compiled by every job.
 RUN make env PYTHON="python${PYTHON}" TORCH="${TORCH}" \
-    && .venv/bin/pip uninstall --quiet --yes bids-validator-deno deno playwright ruff
+    && .venv/bin/pip uninstall --quiet --yes bids-validator-deno deno playwright ruff \
+    && .venv/bin/python -m compileall -q --invalidation-mode unchecked-hash workflow/scripts
 
 FROM python:${PYTHON}-slim-bookworm
 ARG REVISION=""
