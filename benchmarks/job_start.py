@@ -2,8 +2,10 @@
 
     python benchmarks/job_start.py [--repeat 3] [script ...]
 
-Each script's imports run in a Python of their own; the least of the repetitions counts. CPU seconds hardly depend on
-what else the machine does, wall seconds do.
+Each script's imports run in a Python of their own, with the workflow's modules compiled, as from the second job of a
+study on; the least of the repetitions counts. What a function imports is not seen: a real job with
+`PYTHONPROFILEIMPORTTIME=1` in its environment lists it. CPU seconds depend less than wall seconds on what else the
+machine does, but where cores are shared they do, too.
 """
 
 import argparse
@@ -31,7 +33,7 @@ def imports_of(script: Path) -> str:
 def run(program: str, *options: str) -> tuple[float, float, str]:
     """CPU and wall seconds of a program of Python, and its standard error."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, *options, "-c", program]
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -9,7 +9,7 @@ from scipy import stats
 from theraflow.cohort import comparisons, detection, exports, statistics, summarise_cohort, survival
 from theraflow.cohort.joined import HEADERS
 from theraflow.cohort.summary import first_cycles
-from theraflow.dosimetry.doses import DOSE_COLUMNS
+from theraflow.dosimetry.contract import DOSE_COLUMNS
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder
 from theraflow.lesions import LESION_COLUMNS

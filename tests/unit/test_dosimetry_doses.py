@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from settings import default_settings
 from theraflow.dosimetry.activity import CURVE_COLUMNS, measure_activity
 from theraflow.dosimetry.activity.recovery import read_recovery
+from theraflow.dosimetry.contract import ADMINISTRATION_COLUMNS, BUDGET_COLUMNS, DOSE_COLUMNS
 from theraflow.dosimetry.curves.kinetics import Curve, decay_per_h, with_uptake
-from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS, DOSE_COLUMNS, compute_doses
-from theraflow.dosimetry.uncertainty import BUDGET_COLUMNS
+from theraflow.dosimetry.doses import compute_doses
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, read_sidecar, write_image
 from theraflow.layout import PatientFolder, Scan

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theraflow.dosimetry.activity.partial_volume import (
-    FWHM_PER_SD,
     activity_sensitivity,
     equivalent_radius_mm,
     mean_concentration,
@@ -20,7 +19,7 @@ from theraflow.dosimetry.activity.partial_volume import (
     volume_cv,
 )
 from theraflow.dosimetry.activity.regions import Region, occupancy
-from theraflow.images import from_array
+from theraflow.images import FWHM_PER_SD, from_array
 
 
 def grid(size: int, spacing: float, origin: float = 0.0) -> sitk.Image:

@@ -15,7 +15,8 @@ from alignment_on_disk import write_alignment
 from settings import default_settings
 from theraflow.dosimetry.activity import CURVE_COLUMNS, measure_activity
 from theraflow.dosimetry.activity.regions import Region
-from theraflow.dosimetry.doses import CYCLE_COLUMNS, DOSE_COLUMNS, compute_doses
+from theraflow.dosimetry.contract import CYCLE_COLUMNS, DOSE_COLUMNS
+from theraflow.dosimetry.doses import compute_doses
 from theraflow.dosimetry.maps import DVH_COLUMNS, compute_dose_map
 from theraflow.dosimetry.maps.histograms import dose_at_volume
 from theraflow.dosimetry.maps.time_integration import share_among_voxels

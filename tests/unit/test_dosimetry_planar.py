@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planar_patient import (
@@ -38,7 +39,7 @@ from theraflow.dosimetry.activity import CURVE_COLUMNS, PLANAR_COLUMNS, measure_
 from theraflow.dosimetry.activity.alignment import find_place
 from theraflow.dosimetry.activity.attenuation import attenuation_per_cm, narrow_beam_per_cm
 from theraflow.dosimetry.activity.hybrid import with_planar
-from theraflow.dosimetry.activity.planar import GREATEST_OVERLAP, View, estimate_rate, find_anatomy
+from theraflow.dosimetry.activity.planar import GREATEST_OVERLAP, Estimate, View, estimate_rate, find_anatomy
 from theraflow.dosimetry.activity.projection import Projections, transmissions
 from theraflow.dosimetry.doses import compute_doses
 from theraflow.dosimetry.maps import compute_dose_map
@@ -174,6 +175,21 @@ def test_a_known_place_is_found_again(row, column, seed, mirrored, pixel_mm):
     view = view + random.normal(0.0, 0.05 * view.max(), view.shape)
     place = find_place(view, projections, (pixel_mm, pixel_mm))
     assert (place.row + place.rest[0], place.column + place.rest[1]) == pytest.approx((row, column), abs=0.6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 9)] * 2))
+def test_the_sd_by_structure_is_that_of_the_weights_centred_on_every_pixel_of_the_body(seed, box):
+    rng = np.random.default_rng(seed)
+    unexplained, weights = rng.normal(size=(2, 12, 10)), rng.normal(size=(2, *box))
+    body = rng.random((12, 10)) < 0.5
+    body[5, 5] = True
+    found = sum(
+        scipy.signal.correlate(rates, one, mode="same", method="direct")
+        for rates, one in zip(unexplained, weights, strict=True)
+    )
+    estimate = Estimate(1.0, 0.0, weights, (slice(0, box[0]), slice(0, box[1])))
+    assert estimate.structure_sd(unexplained, body) == pytest.approx(np.sqrt((found[body] ** 2).mean()))
 
 
 # ------------------------------------------------------------------------------------------------ planar

@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings import default_settings
-from theraflow.dosimetry.cycles import CYCLE_COLUMNS
-from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS, DOSE_COLUMNS
-from theraflow.dosimetry.planning.stage import (
+from theraflow.dosimetry.contract import (
+    ADMINISTRATION_COLUMNS,
     COURSE_COLUMNS,
+    CYCLE_COLUMNS,
+    DOSE_COLUMNS,
     PLAN_COLUMNS,
+)
+from theraflow.dosimetry.planning.stage import (
     Coefficient,
     Exposure,
     accumulate,

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings import default_settings
-from theraflow.dosimetry.activity.partial_volume import FWHM_PER_SD, sphere_recovery
+from theraflow.dosimetry.activity.partial_volume import sphere_recovery
 from theraflow.dosimetry.activity.recovery import RecoveryCurve, fit_recovery, read_recovery
 from theraflow.errors import TheraflowError
+from theraflow.images import FWHM_PER_SD
 
 # Spheres of the NEMA phantom, 10 to 37 mm.
 VOLUMES = np.array([0.52, 1.15, 2.57, 5.57, 11.49, 26.52])

@@ -6,12 +6,13 @@ import struct
 import nibabel
 import numpy as np
 import pytest
+import scipy.ndimage
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from theraflow.errors import TheraflowError
-from theraflow.images import divided, read_image, same_grid, write_image
+from theraflow.images import divided, label_boxes, read_image, same_grid, write_image
 from theraflow.nifti import refuse_damaged_nifti
 
 spacings = st.tuples(*[st.floats(0.5, 9.0)] * 3)
@@ -122,3 +123,11 @@ def test_to_the_end_a_file_is_held_to_its_checksum(tmp_path, place):
     path.write_bytes(damaged)
     with pytest.raises(TheraflowError, match="damaged"):
         refuse_damaged_nifti(path, to_the_end=True)
+
+
+@given(st.tuples(*[st.integers(1, 9)] * 3), st.floats(0.0, 1.0), st.integers(0, 2**32 - 1))
+def test_boxes_of_labels_are_those_that_scipy_finds(shape, filled, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([1, 2, 7, 200], shape).astype(np.uint8) * (rng.random(shape) < filled)
+    found = enumerate(scipy.ndimage.find_objects(labels), 1)
+    assert label_boxes(labels) == {label: box for label, box in found if box is not None}

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theraflow.images.body import BOX_MARGIN_MM as MARGIN_MM
-from theraflow.images.body import body_box
+from theraflow.images.body import body_box, find_body
 
 
 def ct_of(hu, spacing):
@@ -91,3 +91,26 @@ def test_no_edge_is_shorter_than_wanted_unless_the_ct_is():
 def test_a_ct_of_nothing_or_of_body_alone_stays_whole(value):
     hu = np.full((20, 30, 40), value, np.int16)
     assert body_box(ct_of(hu, (3.0, 2.0, 2.0)), 0.0) == (slice(0, 20), slice(0, 30), slice(0, 40))
+
+
+def test_an_oblique_ct_has_the_same_body():
+    """As one that was turned onto its emission image."""
+    hu = np.full((30, 30, 30), -1000, np.int16)
+    hu[5:25, 5:25, 5:25] = 30
+    hu[10:20, 10:15, 10:15] = -1000
+    straight, oblique = ct_of(hu, (6.0, 6.0, 6.0)), ct_of(hu, (6.0, 6.0, 6.0))
+    oblique.SetDirection(sitk.VersorTransform((1.0, 2.0, 3.0), 0.1).GetMatrix())
+    masks = [sitk.GetArrayFromImage(find_body(ct, 6.0).mask) for ct in (straight, oblique)]
+    assert masks[0].any() and np.array_equal(*masks)
+    assert body_box(straight, 0.0) == body_box(oblique, 0.0)
+
+
+def test_a_cavity_belongs_to_the_body_where_the_plane_closes_around_it():
+    """An air-filled bowel does; what opens to the front, as the gap between arm and chest, does not."""
+    hu = np.full((60, 60, 60), -1000, np.int16)
+    hu[5:55, 10:50, 10:50] = 30
+    bowel, gap = (slice(20, 40), slice(20, 30), slice(20, 30)), (slice(20, 40), slice(10, 16), slice(34, 44))
+    hu[bowel] = hu[gap] = -1000
+    mask = sitk.GetArrayFromImage(find_body(ct_of(hu, (6.0, 6.0, 6.0)), 6.0).mask) > 0
+    assert mask[bowel].all()
+    assert not mask[gap][2:-2, :-2, 2:-2].any()  # the body grows by one voxel

@@ -7,14 +7,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theraflow.lesions.burden import (
-    BURDEN_COLUMNS,
-    MISMATCH_COLUMNS,
-    TracerView,
-    grown,
-    mismatch,
-    tumour_burden,
-)
+from theraflow.lesions.burden import TracerView, grown, mismatch, tumour_burden
+from theraflow.lesions.contract import BURDEN_COLUMNS, MISMATCH_COLUMNS
 from theraflow.lesions.region import Region, union
 
 SHAPE = (40, 44, 48)

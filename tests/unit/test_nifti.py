@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theraflow.nifti import Grid, write_nifti
+from theraflow.nifti import Grid, nifti_header, write_nifti
 
 TYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 UNIT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -126,3 +126,12 @@ def test_the_same_input_makes_the_same_bytes(tmp_path):
     assert len(plain) == 352 + array.nbytes
     assert all(gzip.decompress(content) == plain for content in contents)
     assert len(contents) == 1
+
+
+def test_slope_intercept_and_intent_are_read_by_others(tmp_path):
+    array = voxels((2, 3, 4), "int16")
+    grid = Grid((2, 3, 4), (1.0,) * 3, (0.0,) * 3, UNIT)
+    (tmp_path / "image.nii").write_bytes(nifti_header(grid, array.dtype, 0.25, -3.0, 1002) + array.tobytes())
+    other = nibabel.load(tmp_path / "image.nii")
+    assert np.array_equal(other.get_fdata().T, 0.25 * array - 3.0)
+    assert other.header.get_intent()[0] == "label"

@@ -15,8 +15,9 @@ from theraflow.errors import TheraflowError
 from theraflow.images import from_array, read_image, resample, to_array, write_image
 from theraflow.layout import PatientFolder, Scan
 from theraflow.registration import align_emission, passage, read_beside_emission, read_transform, register, verdict_of
-from theraflow.registration.emission import LIMITS, Measures, judge, move_header
+from theraflow.registration.emission import LIMITS, Measures, judge
 from theraflow.registration.judge import judge as judge_registration
+from theraflow.registration.outcome import move_header
 from theraflow.virtual.anatomy import Anatomy, Grid, Pose
 from theraflow.virtual.cohort import cohort
 from theraflow.virtual.render import FWHM_MM, blurred, emission_of, noisy, uptake_table

@@ -8,9 +8,13 @@ import pandas as pd
 import pytest
 
 from theraflow.dosimetry.activity import CURVE_COLUMNS
-from theraflow.dosimetry.cycles import CYCLE_COLUMNS
-from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS, DOSE_COLUMNS, FITTED_COLUMNS
-from theraflow.dosimetry.uncertainty import BUDGET_COLUMNS
+from theraflow.dosimetry.contract import (
+    ADMINISTRATION_COLUMNS,
+    BUDGET_COLUMNS,
+    CYCLE_COLUMNS,
+    DOSE_COLUMNS,
+    FITTED_COLUMNS,
+)
 from theraflow.layout import PatientFolder, Scan
 from theraflow.report.dosimetry import (
     administration_table,

@@ -15,8 +15,7 @@ from patient_on_disk import scans as listed_scans
 from registration_on_disk import write_registration
 
 from settings import default_settings
-from theraflow.dosimetry.cycles import CYCLE_COLUMNS
-from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS
+from theraflow.dosimetry.contract import ADMINISTRATION_COLUMNS, CYCLE_COLUMNS
 from theraflow.dosimetry.planning import plan_therapy
 from theraflow.files import read_json, write_json
 from theraflow.images import read_image, read_sidecar, sidecar_path, write_image

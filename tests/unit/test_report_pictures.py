@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from patient_on_disk import grid, inside
 from PIL import Image
 
+from theraflow.dosimetry.contract import FITTED_COLUMNS
 from theraflow.dosimetry.curves.kinetics import written
-from theraflow.dosimetry.doses import FITTED_COLUMNS
 from theraflow.images import from_array
 from theraflow.report.pictures import (
     along_patient,

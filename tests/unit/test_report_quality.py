@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from patient_on_disk import scans
 
-from theraflow.dosimetry.doses import DOSE_COLUMNS
-from theraflow.dosimetry.planning import PLAN_COLUMNS
+from theraflow.dosimetry.contract import DOSE_COLUMNS, PLAN_COLUMNS
 from theraflow.lesions import LESION_COLUMNS
 from theraflow.report.quality import BAD, CHECK, GOOD, NONE, Light, ScanQuality, summarise, together
 from theraflow.response import RESPONSE_COLUMNS

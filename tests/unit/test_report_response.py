@@ -14,7 +14,7 @@ from theraflow.report.response import (
     target_tables,
 )
 from theraflow.response import RESPONSE_COLUMNS
-from theraflow.response.stage import BEST_COLUMNS, REFERENCE_COLUMNS, TARGET_COLUMNS
+from theraflow.response.contract import BEST_COLUMNS, REFERENCE_COLUMNS, TARGET_COLUMNS
 from theraflow.tables import write_table
 
 PERCIST = {

@@ -64,7 +64,7 @@ def write_nifti(slices: Iterable[np.ndarray], grid: Grid, kind: np.dtype | type,
     kind = np.dtype(kind).newbyteorder("<")
     size = _VOXELS_AT + kind.itemsize * int(np.prod(grid.size))
     with whole(path) as temporary, _opened(temporary, size) as file:
-        file.write(_header(grid, kind))
+        file.write(nifti_header(grid, kind))
         written = 0
         for part in slices:
             file.write(np.ascontiguousarray(part, kind).data.cast("B"))
@@ -88,8 +88,15 @@ def _opened(path: Path, size: int) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _header(grid: Grid, kind: np.dtype) -> bytes:
-    """The header (nifti1.h) and four bytes that say that no extension follows."""
+def nifti_header(grid: Grid, kind: np.dtype, slope: float = 1.0, intercept: float = 0.0, intent: int = 0) -> bytes:
+    """The header (nifti1.h) and four bytes that say that no extension follows; the voxels come next.
+
+    Args:
+        grid: where the voxels lie.
+        kind: type of the voxels in the file, little-endian.
+        slope, intercept: the value of a voxel is `slope` times what is stored, plus `intercept`.
+        intent: what the values are, by its code.
+    """
     spacing = np.array(grid.spacing)
     axes = np.array(grid.direction).reshape(3, 3)
     to_ras = np.diag([-1.0, -1.0, 1.0])  # NIfTI counts to the right and to the front, DICOM to the left and to the back
@@ -99,9 +106,10 @@ def _header(grid: Grid, kind: np.dtype) -> bytes:
     header = bytearray(_VOXELS_AT)
     struct.pack_into("<i", header, 0, _HEADER_BYTES)
     struct.pack_into("<8h", header, 40, 3, *grid.size, 1, 1, 1, 1)
+    struct.pack_into("<h", header, 68, intent)
     struct.pack_into("<hh", header, 70, _TYPES[kind.name], 8 * kind.itemsize)
     struct.pack_into("<8f", header, 76, handed, *spacing, 0.0, 0.0, 0.0, 0.0)
-    struct.pack_into("<3f", header, 108, _VOXELS_AT, 1.0, 0.0)
+    struct.pack_into("<3f", header, 108, _VOXELS_AT, slope, intercept)
     struct.pack_into("<B", header, 123, _MILLIMETRES)
     struct.pack_into("<hh", header, 252, _SCANNER_ANATOMICAL, _SCANNER_ANATOMICAL)
     struct.pack_into("<6f", header, 256, *quaternion[1:], *origin)

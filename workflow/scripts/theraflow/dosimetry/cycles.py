@@ -8,15 +8,12 @@ from typing import Any
 import pandas as pd
 
 from theraflow.dosimetry.administration import Administration
+from theraflow.dosimetry.contract import WITH_DOSE
 from theraflow.dosimetry.curves.choice import RegionCurve
 from theraflow.dosimetry.radiobiology import biologically_effective_dose_gy, lea_catcheside
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import Nuclide, nuclide
 
-CYCLE_COLUMNS = (
-    "patient", "cycle", "region", "nuclide", "activity_gbq", "dose_gy", "sd_gy", "bed_gy", "source", "timepoint",
-)  # fmt: skip
-WITH_DOSE = ("organ", "lesion", "marrow")
 # A cycle and the scans of its day whose activities differ by more contradict each other.
 SAME_ACTIVITY = 1.05
 

@@ -15,25 +15,26 @@ from theraflow.dosimetry.activity.marrow import BLOOD
 from theraflow.dosimetry.activity.marrow import KIND as MARROW
 from theraflow.dosimetry.activity.recovery import outline_cvs, read_recovery
 from theraflow.dosimetry.administration import Administration, administrations
+from theraflow.dosimetry.contract import (
+    ADMINISTRATION_COLUMNS,
+    BUDGET_COLUMNS,
+    CYCLE_COLUMNS,
+    DOSE_COLUMNS,
+    FITTED_COLUMNS,
+    WITH_DOSE,
+)
 from theraflow.dosimetry.curves.choice import RegionCurve, curve_of_region, known_half_lives
 from theraflow.dosimetry.curves.fits import Estimate, FitRefused, HalfLife
 from theraflow.dosimetry.curves.kinetics import written
-from theraflow.dosimetry.cycles import CYCLE_COLUMNS, WITH_DOSE, Measured, cycle_rows
+from theraflow.dosimetry.cycles import Measured, cycle_rows
 from theraflow.dosimetry.draws import Drawn, draw_coefficients
 from theraflow.dosimetry.s_values.spheres import marrow_self_dose, sphere_self_dose
-from theraflow.dosimetry.uncertainty import BUDGET_COLUMNS, dose_budget, marrow_budget, uptake_relative_sd
+from theraflow.dosimetry.uncertainty import dose_budget, marrow_budget, uptake_relative_sd
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder, Scan
 from theraflow.nuclides import HOUR, Nuclide, nuclide
 from theraflow.tables import read_table, write_table
 
-DOSE_COLUMNS = (
-    "patient", "region", "kind", "nuclide", "mass_g", "n_timepoints", "model", "t_eff_h", "tia_h",
-    "dose_gy_per_gbq", "sd_gy_per_gbq", "method", "ci_low_gy_per_gbq", "ci_high_gy_per_gbq", "quality",
-    "exponentials", "timepoint",
-)  # fmt: skip
-FITTED_COLUMNS = ("patient", "timepoint", "region", "nuclide", "time_h", "activity_mbq", "sd_mbq")
-ADMINISTRATION_COLUMNS = (*DOSE_COLUMNS, "injected_mbq", "date")
 BQ_PER_GBQ = 1e9
 # From so many scans on an administration tells its curves by itself: the choice of a model is defined.
 COMPLETE = 4

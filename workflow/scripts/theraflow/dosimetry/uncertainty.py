@@ -22,12 +22,11 @@ from theraflow.dosimetry.activity.partial_volume import (
     volume_cv,
 )
 from theraflow.dosimetry.activity.recovery import read_recovery
+from theraflow.dosimetry.contract import NORMAL_95
 from theraflow.dosimetry.curves.kinetics import Curve, with_uptake
 from theraflow.dosimetry.s_values.spheres import sphere_self_dose
 from theraflow.nuclides import Nuclide
 
-BUDGET_COLUMNS = ("patient", "region", "nuclide", "term", "relative_sd", "share")
-NORMAL_95 = 1.959963984540054
 # Where the configuration has no `s_value_cv`: how far computed sphere and published organ S values lie apart.
 S_VALUE_CV = 0.02
 STEP = 1e-3

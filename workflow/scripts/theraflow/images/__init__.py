@@ -3,6 +3,7 @@
 In memory an image is a `SimpleITK.Image`: physical coordinates in mm, LPS. Arrays are always indexed z, y, x.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from theraflow.errors import TheraflowError
 from theraflow.files import read_json
 from theraflow.nifti import Grid, refuse_damaged_nifti, sidecar_path, write_nifti, write_sidecar
 
+FWHM_PER_SD = 2.0 * math.sqrt(2.0 * math.log(2.0))  # of a Gaussian: full width at half maximum
 INTERPOLATION = {"linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor, "cubic": sitk.sitkBSpline}
 
 
@@ -77,6 +79,15 @@ def from_array(array: np.ndarray, like: sitk.Image) -> sitk.Image:
     image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
     image.CopyInformation(like)
     return image
+
+
+def label_boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
+    """Of every label of a label map (z, y, x; integers) but 0 the smallest box with all of it, as slices into it."""
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.ComputePerimeterOff()
+    shapes.Execute(sitk.GetImageFromArray(labels))
+    boxes = {label: np.array(shapes.GetBoundingBox(label)).reshape(2, -1)[:, ::-1] for label in shapes.GetLabels()}
+    return {label: tuple(map(slice, start.tolist(), (start + size).tolist())) for label, (start, size) in boxes.items()}
 
 
 def same_grid(a: sitk.Image, b: sitk.Image, tolerance_mm: float = 1e-2) -> bool:

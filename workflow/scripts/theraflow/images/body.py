@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError
-from theraflow.images import from_array, to_array, voxel_volume_ml
+from theraflow.images import label_boxes, to_array, voxel_volume_ml
 
 AIR_HU = -1000.0
 BODY_HU = -300.0  # between fat (-100) and air or cushions
@@ -48,10 +47,9 @@ def find_body(ct: sitk.Image, spacing_mm: float) -> Body:
     radius = [max(1, round(TABLE_MM / length)) for length in small.GetSpacing()]
     opened = sitk.BinaryMorphologicalOpening(small > BODY_HU, radius)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True)
-    mask = _filled(to_array(sitk.BinaryDilate(parts == 1, [1, 1, 1])))
-    if mask.sum() * voxel_volume_ml(small) < SMALLEST_BODY_ML:
+    body = _filled(sitk.BinaryDilate(parts == 1, [1, 1, 1]))
+    if np.count_nonzero(to_array(body)) * voxel_volume_ml(small) < SMALLEST_BODY_ML:
         raise TheraflowError("The CT shows no body: less than 0.5 L above -300 HU in one piece.")
-    body = from_array(mask, small)
     return Body(sitk.Mask(small, body, AIR_HU), body)
 
 
@@ -68,12 +66,11 @@ def body_box(ct: sitk.Image, shortest_mm: float) -> tuple[slice, slice, slice]:
     inside = _shrunken(ct, BOX_SPACING_MM) > BODY_HU
     # What is nowhere thicker than two voxels and holds nothing that is, is a couch's shell or a cable. The rest is kept
     # as thin as it is: a chest wall over the lung is no thicker.
-    seeds = to_array(sitk.BinaryMorphologicalOpening(inside, [1, 1, 1])).astype(bool)
-    parts, _ = scipy.ndimage.label(_filled(to_array(inside)), np.ones((3, 3, 3)))
-    body = np.isin(parts, parts[seeds])
-    if not seeds.any():
+    seeds = sitk.BinaryMorphologicalOpening(inside, [1, 1, 1])
+    body = sitk.BinaryReconstructionByDilation(seeds, _filled(inside), fullyConnected=True)
+    box = label_boxes(to_array(body)).get(1)
+    if box is None:
         return tuple(slice(0, n) for n in ct.GetSize()[::-1])
-    (box,) = scipy.ndimage.find_objects(body.astype(np.uint8))
     corners = [[edge.start - 0.5 for edge in box[::-1]], [edge.stop - 0.5 for edge in box[::-1]]]
     points = [inside.TransformContinuousIndexToPhysicalPoint(corner) for corner in corners]
     first, last = (np.array(ct.TransformPhysicalPointToContinuousIndex(point)) + 0.5 for point in points)
@@ -81,9 +78,14 @@ def body_box(ct: sitk.Image, shortest_mm: float) -> tuple[slice, slice, slice]:
     return tuple(_widened(*edge, shortest_mm) for edge in edges)[::-1]
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
-    """A mask (z, y, x) with its cavities filled slice by slice, bool."""
-    return np.stack([scipy.ndimage.binary_fill_holes(plane) for plane in mask])
+def _filled(mask: sitk.Image) -> sitk.Image:
+    """A mask with its cavities filled slice by slice."""
+    plain = sitk.Image(mask)
+    plain.SetDirection(np.eye(3).ravel().tolist())  # planes of an oblique image lie at places that cannot be joined
+    planes = [sitk.BinaryFillhole(plain[:, :, k], fullyConnected=False) for k in range(mask.GetSize()[2])]
+    filled = sitk.JoinSeries(planes)
+    filled.CopyInformation(mask)
+    return filled
 
 
 def _shrunken(ct: sitk.Image, spacing_mm: float) -> sitk.Image:

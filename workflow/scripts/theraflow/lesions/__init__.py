@@ -12,7 +12,7 @@ Of a patient:
 - `stage`: `measure_lesions`, which does it all.
 - `burden`: tumour burden of a scan, and what one tracer shows and another does not.
 
-`region` is a mask in its box, which all of them work on.
+`region` is a mask in its box, which all of them work on; `contract` is what others read of them.
 """
 
 from theraflow.on_demand import names_on_demand
@@ -20,8 +20,8 @@ from theraflow.on_demand import names_on_demand
 __all__, __getattr__ = names_on_demand(
     __name__,
     {
-        "background": ["BACKGROUNDS", "Background", "organ_background", "shell_background"],
-        "burden": ["BURDEN_COLUMNS", "MISMATCH_COLUMNS", "TracerView", "mismatch", "tumour_burden"],
+        "background": ["Background", "organ_background", "shell_background"],
+        "burden": ["TracerView", "mismatch", "tumour_burden"],
         "candidates": [
             "Candidate",
             "Level",
@@ -32,15 +32,24 @@ __all__, __getattr__ = names_on_demand(
             "physiologic_organs",
             "rule_level",
         ],
+        "contract": [
+            "BACKGROUNDS",
+            "BURDEN_COLUMNS",
+            "CANDIDATE_COLUMNS",
+            "FOUND_COLUMNS",
+            "LESION_COLUMNS",
+            "MISMATCH_COLUMNS",
+            "TBR_COLUMNS",
+        ],
         "decisions": ["DECISION_COLUMNS", "Decision", "Proposal", "apply_decisions", "divide", "draft", "verdicts"],
-        "detection": ["FOUND_COLUMNS", "list_candidates", "read_candidates"],
+        "detection": ["list_candidates", "read_candidates"],
         "identity": ["Lesion", "Observation", "follow", "looks", "match", "name_lesions"],
         "outline": ["Outline", "grown_from", "outlined", "split"],
         "peak": ["ibsi_peaks", "percist_peak"],
         "positivity": ["concordance", "is_positive"],
         "region": ["Region", "carry"],
         "site": ["Site", "main_pieces", "organ_at_site", "site_of"],
-        "stage": ["CANDIDATE_COLUMNS", "LESION_COLUMNS", "TBR_COLUMNS", "measure_lesions"],
+        "stage": ["measure_lesions"],
         "uptake": ["axial_diameters", "geometry"],
     },
 )

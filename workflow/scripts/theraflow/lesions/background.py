@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
+from theraflow.lesions.contract import BLOOD_POOL, LIVER, MUSCLE, SHELL
 from theraflow.lesions.region import Region, distance_outside, spacing_zyx, surroundings
 from theraflow.organs import GROUPS, organ_mask
 
@@ -20,14 +21,11 @@ log = logging.getLogger(__name__)
 # Of each background organ its name in the segmentation and how far inside its edge a voxel must lie: beyond
 # the blur of a PET (FWHM about 6 mm), farther in the liver, which moves with breathing and is large enough to
 # give it.
-BLOOD_POOL = "blood_pool"
 BACKGROUND_ORGANS = {
     BLOOD_POOL: ("aorta", 4.0),
-    "liver": ("liver", 10.0),
-    "gluteal_muscle": ("gluteus_maximus", 5.0),
+    LIVER: ("liver", 10.0),
+    MUSCLE: ("gluteus_maximus", 5.0),
 }
-SHELL = "shell"
-BACKGROUNDS = (*BACKGROUND_ORGANS, SHELL)
 AWAY_FROM_LESIONS_MM = 10.0  # a background organ's voxel must be farther than this from every lesion
 SHELL_GAP_MM, SHELL_THICKNESS_MM = 5.0, 10.0  # between the lesions' blur and tissue that is no longer local
 MINIMUM_BACKGROUND_ML = 1.0

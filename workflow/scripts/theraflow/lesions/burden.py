@@ -15,20 +15,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
+from theraflow.lesions.contract import ALL_SITES, BURDEN_COLUMNS, CARRIED, MISMATCH_COLUMNS, TOLERANCE_MM
 from theraflow.lesions.identity import overlap_voxels
 from theraflow.lesions.region import Region, spacing_zyx, union
 
-BURDEN_COLUMNS = (
-    "patient", "scan", "tracer", "timepoint", "site", "n_lesions", "n_positive", "n_unmeasured", "mtv_ml", "tlg_ml",
-    "suv_max", "suv_peak_max", "hottest", "mtv_measured_ml", "tlg_measured_ml",
-)  # fmt: skip
-MISMATCH_COLUMNS = (
-    "patient", "timepoint", "tracer_a", "tracer_b", "measure", "volume_ml", "measured_ml", "n_lesions",
-    "n_unmeasured", "remark",
-)  # fmt: skip
-CARRIED = "carried"  # source of a lesion that a scan does not outline itself
-ALL_SITES, UNKNOWN_SITE = "all", "unknown"
-TOLERANCE_MM = 5.0  # a border nearer than this to the other tracer's may be off by registration and voxels alone
+UNKNOWN_SITE = "unknown"
 
 
 def grown(region: Region, by_mm: float, spacing_mm: np.ndarray) -> Region:

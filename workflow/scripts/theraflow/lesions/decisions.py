@@ -19,12 +19,12 @@ from scipy import ndimage
 
 from theraflow.errors import TheraflowError
 from theraflow.images import voxel_volume_ml
+from theraflow.lesions.contract import CLICK
 from theraflow.lesions.identity import SUFFICIENT_OVERLAP, overlap_voxels
 from theraflow.lesions.region import Region, moved, physical_points, spacing_zyx, union
 
 DECISION_COLUMNS = ("patient", "scan", "lesion", "decision", "x_mm", "y_mm", "z_mm", "voxels", "name", "group",
                     "reader", "axes", "remark")  # fmt: skip
-CLICK = "click"
 NEAR_MM = 5.0  # a point may lie this far from the voxels of the region that it means
 SAME_SIZE = 0.1  # a region whose voxels differ by more than this part is not the one that was decided on
 GREATEST_LEAD = 0.5  # of a divided region, see `divide`

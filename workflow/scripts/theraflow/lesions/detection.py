@@ -18,6 +18,7 @@ from theraflow.lesions.candidates import (
     own_uptake,
     rule_level,
 )
+from theraflow.lesions.contract import FOUND_COLUMNS
 from theraflow.lesions.emission import Emission, read_emission
 from theraflow.lesions.outline import Outline
 from theraflow.lesions.region import Region, centroid_mm, hottest_mm, regions_of
@@ -27,10 +28,6 @@ from theraflow.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 
-FOUND_COLUMNS = (
-    "patient", "scan", "tracer", "candidate", "site", "volume_ml", "suv_max", "x_mm", "y_mm", "z_mm",
-    "kept", "reason", "hottest_x_mm", "hottest_y_mm", "hottest_z_mm",
-)  # fmt: skip
 NO_ORGANS = "without organ labels it cannot be told from physiologic uptake"
 
 

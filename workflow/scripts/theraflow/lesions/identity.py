@@ -25,11 +25,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial.distance import cdist
 
+from theraflow.lesions.contract import BY_ORGAN, CANDIDATE, CONFIDENT
 from theraflow.lesions.region import Region, union
 from theraflow.lesions.site import Site
 
-BY_POSITION, BY_ORGAN = "position", "organ and distance"
-CANDIDATE = "candidate"  # the source of regions that the program may put together
+BY_POSITION = "position"
 
 # The model of what is expected of a lesion from one scan to the next.
 RESIDUAL_MM = 5.0  # sd, along each axis, of what registration leaves
@@ -48,7 +48,6 @@ SUFFICIENT_OVERLAP, MOST_OVERLAP = 0.25, 0.9
 MOSTLY = 0.5
 # How much more likely, all else alike, two regions in one outline are its parts than a lesion and a new one beside it.
 IN_PARTS = 3.0
-CONFIDENT = 0.9  # below it a person should look
 # What probabilities leave out: pairs by their odds, and of the ways in which others may be matched the least likely.
 NEGLIGIBLE, MOST_STATES = 1e-4, 2000
 

@@ -18,6 +18,7 @@ from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
+from theraflow.images import FWHM_PER_SD
 from theraflow.lesions.peak import percist_peak
 from theraflow.lesions.region import CONNECTED, Box, Region, distance_outside, moved, spacing_zyx, surroundings
 
@@ -25,7 +26,6 @@ THRESHOLD, MAXIMUM, CONTRAST, GRADIENT = "threshold", "percent_of_maximum", "per
 METHODS = (THRESHOLD, MAXIMUM, CONTRAST, GRADIENT)
 
 SMOOTHING_MM = 6.0  # FWHM: hot spots are told from noise on an image smoothed by about the resolution of a PET
-FWHM_PER_SIGMA = math.sqrt(8.0 * math.log(2.0))
 SADDLE = 0.7  # two hot spots are two lesions if the way between them falls below this part of the lesser one
 TIE_BREAK = 1e-6  # of equal hot spots the last one in the array counts as hotter by up to this fraction
 GROWTH_MM = 15.0  # no outline reaches farther beyond what lies above the rule
@@ -56,7 +56,7 @@ def split(values: np.ndarray, region: Region, grid: sitk.Image) -> list[Region]:
     """
     spacing = spacing_zyx(grid)
     box = surroundings(region, values.shape, spacing, SMOOTHING_MM)
-    smooth = ndimage.gaussian_filter(values[box].astype(float), SMOOTHING_MM / FWHM_PER_SIGMA / spacing)
+    smooth = ndimage.gaussian_filter(values[box].astype(float), SMOOTHING_MM / FWHM_PER_SD / spacing)
     mask = region.on_box(box)
     # On a logarithmic scale a valley of 70 % has the same depth everywhere.
     heights = np.where(mask, np.log(np.maximum(smooth, 1e-6)), -np.inf)
@@ -127,7 +127,7 @@ def _numbered(regions: Sequence[Region], box: Box) -> np.ndarray:
 def _by_gradient(
     local: np.ndarray, itself: np.ndarray, others: np.ndarray, number: int, free: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:
-    steepness = ndimage.gaussian_gradient_magnitude(local, SMOOTHING_MM / 2.0 / FWHM_PER_SIGMA / spacing)
+    steepness = ndimage.gaussian_gradient_magnitude(local, SMOOTHING_MM / 2.0 / FWHM_PER_SD / spacing)
     markers = np.where((others != 0) & (others != number), 2, 0)
     markers[~free] = 2
     markers[distance_outside(itself, spacing) > RING_MM[1]] = 2

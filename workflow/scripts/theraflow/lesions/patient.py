@@ -12,6 +12,7 @@ from theraflow.dicom import read_annotation
 from theraflow.images import divided, read_image, read_sidecar
 from theraflow.layout import PatientFolder, Scan
 from theraflow.lesions.candidates import own_levels, rule_level
+from theraflow.lesions.contract import CANDIDATE, FINEST_MAP_MM, READER
 from theraflow.lesions.decisions import Decision, Proposal, apply_decisions
 from theraflow.lesions.detection import outline_of, read_candidates, reference_uptake
 from theraflow.lesions.emission import Emission, read_emission
@@ -22,9 +23,7 @@ from theraflow.lesions.site import organ_at_site, site_of
 from theraflow.organs import whole_organs
 from theraflow.registration import map_points, passage, read_transform, verdict_of
 
-READER, CANDIDATE, CARRIED = "reader", "candidate", "carried"
 FAILED = "failed"  # verdict on a registration through which nothing is carried
-FINEST_MAP_MM = 2.0  # voxels of the lesion map of a SPECT are divided until none is longer
 IN_FIELD_OF_VIEW = 0.9  # a carried lesion of which less lies in the image is not measured there
 NOT_MARKED = "the reader has not marked it"
 CLICK_OUTLINE = Outline("percent_of_contrast", 50.0)  # where the tracer has no rule

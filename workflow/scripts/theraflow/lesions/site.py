@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from scipy.spatial import cKDTree
 from skimage.measure import label
 
+from theraflow.lesions.contract import READER, SURROUNDINGS
 from theraflow.lesions.region import Box, Region, centroid_mm, physical_points, spacing_zyx, surroundings
 from theraflow.organs import GROUPS, ORGAN_IDS, organ_labels
 
@@ -51,7 +52,7 @@ STATION_WORDS = {
 }
 
 NODE, PERITONEUM, SOFT_TISSUE, MEDIASTINUM = "lymph node", "peritoneum", "soft tissue", "mediastinum"
-READER, ORGAN, SURROUNDINGS = "reader", "organ", "surroundings"
+ORGAN = "organ"
 
 VESSELS_ABDOMEN = ("aorta", "inferior_vena_cava")
 VESSELS_PELVIS = ("iliac_artery_left", "iliac_artery_right", "iliac_vena_left", "iliac_vena_right")

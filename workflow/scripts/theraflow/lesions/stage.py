@@ -16,44 +16,39 @@ from theraflow.images import from_array, read_sidecar, voxel_volume_ml, write_im
 from theraflow.layout import PatientFolder, Scan
 from theraflow.lesions.background import (
     BACKGROUND_ORGANS,
-    BACKGROUNDS,
-    BLOOD_POOL,
     MINIMUM_BACKGROUND_ML,
-    SHELL,
     Background,
     organ_background,
     organs_of_background,
     shell_background,
 )
-from theraflow.lesions.burden import BURDEN_COLUMNS, MISMATCH_COLUMNS, TracerView, mismatch, tumour_burden
+from theraflow.lesions.burden import TracerView, mismatch, tumour_burden
+from theraflow.lesions.contract import (
+    BACKGROUNDS,
+    BLOOD_POOL,
+    BURDEN_COLUMNS,
+    CANDIDATE_COLUMNS,
+    CARRIED,
+    LESION_COLUMNS,
+    MISMATCH_COLUMNS,
+    READER,
+    SHELL,
+    SURROUNDINGS,
+    TBR_COLUMNS,
+)
 from theraflow.lesions.decisions import DECISION_COLUMNS, Decision, Proposal, draft, verdicts
-from theraflow.lesions.detection import FOUND_COLUMNS
 from theraflow.lesions.emission import Emission
 from theraflow.lesions.identity import Lesion, follow, looks, name_lesions
-from theraflow.lesions.patient import CARRIED, READER, Patient, Shown
+from theraflow.lesions.patient import Patient, Shown
 from theraflow.lesions.positivity import concordance, is_positive
 from theraflow.lesions.region import Region
-from theraflow.lesions.site import ORGAN, SURROUNDINGS, Site
+from theraflow.lesions.site import ORGAN, Site
 from theraflow.lesions.uptake import geometry, sum_of_parts, uptake
 from theraflow.organs import implausible_organs
 from theraflow.tables import write_table
 
 log = logging.getLogger(__name__)
 
-LESION_COLUMNS = (
-    "patient", "scan", "tracer", "timepoint", "lesion", "label", "site", "volume_ml", "suv_max", "suv_mean",
-    "suv_peak", "tbr", "background_region", "background_suv", "tlg_ml", "positive", "concordance",
-    "x_mm", "y_mm", "z_mm", "longest_diameter_mm", "short_axis_mm", "source",
-    "suv_peak_ibsi_local", "suv_peak_ibsi_global", "annotation", "background_remark",
-    "registration", "matched_by", "carried_from", "volume_change",
-    "suv_median", "sul_max", "sul_mean", "sul_peak", "suv_max_sd", "suv_mean_sd", "suv_peak_sd",
-    "positive_by", "shell_suv", "station", "site_by", "confidence", "parts", "look",
-)  # fmt: skip
-CANDIDATE_COLUMNS = (*FOUND_COLUMNS, "in_reader_annotation", "lesion")
-TBR_COLUMNS = (
-    "patient", "scan", "tracer", "timepoint", "lesion", "background_region", "background_suv", "background_volume_ml",
-    "tbr", "remark",
-)  # fmt: skip
 REPEATED = ("suv_max", "suv_mean", "suv_peak")  # with the sd of repeated measurement, where the configuration knows it
 SITE_ORDER = (READER, ORGAN, SURROUNDINGS)  # whose word on the site of a lesion counts first
 LEAN = "LBMJANMA"  # lean body mass of SUL: Janmahasatian, as the EANM's guideline asks

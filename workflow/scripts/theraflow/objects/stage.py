@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pandas as pd
 from pydicom import Dataset
@@ -229,6 +228,8 @@ def _lesion(label: int, name: str, row: pd.Series, shown_ml: float, tracking_uid
 
 def _write_doses(patient: _Patient, scans: Sequence[Scan], origins: Mapping[str, Origin]) -> None:
     """The dose of every cycle that the map stands for; without one, that of 1 GBq."""
+    import nibabel  # only here, for the few patients with a map: SimpleITK reads NaN as 0
+
     path = patient.folder.dose_map
     image, sidecar = read_image(path), read_sidecar(path)
     origin = origins[sidecar["scan"]]
@@ -239,8 +240,7 @@ def _write_doses(patient: _Patient, scans: Sequence[Scan], origins: Mapping[str,
     (timepoint,) = (scan.timepoint for scan in scans if scan.scan == sidecar["scan"])
     cycles = read_table(patient.folder.table("cycles"))
     cycles = cycles[cycles["nuclide"] == nuclide]
-    # SimpleITK reads NaN as 0; nibabel does not, and counts x, y, z.
-    array = np.asarray(nibabel.load(path).dataobj).T
+    array = np.asarray(nibabel.load(path).dataobj).T  # it counts x, y, z
     comment = f"Absorbed dose by {nuclide}: map in Gy/GBq times activity."
     if not len(cycles):
         text = f"{comment} No cycle of {nuclide} is in the sheet: dose of 1 GBq, not of a therapy."

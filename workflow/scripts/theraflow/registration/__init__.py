@@ -9,8 +9,8 @@ from theraflow.on_demand import names_on_demand
 __all__, __getattr__ = names_on_demand(
     __name__,
     {
-        "emission": ["align_emission", "read_beside_emission"],
-        "judge": ["verdict_of"],
+        "emission": ["align_emission"],
+        "outcome": ["read_beside_emission", "verdict_of"],
         "stage": ["register"],
         "transforms": [
             "Passage",

@@ -12,7 +12,6 @@ import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,6 +22,14 @@ from theraflow.files import write_json
 from theraflow.images import from_array, read_image, resample, to_array
 from theraflow.images.body import AIR_HU, Body, find_body, shrink
 from theraflow.layout import PatientFolder, Scan
+from theraflow.registration.outcome import (
+    ALIGNED,
+    CORRECTED,
+    DOUBTFUL,
+    NO_CT,
+    NOT_CHECKABLE,
+    affine_parts,
+)
 from theraflow.registration.quality import mutual_information
 from theraflow.registration.rigid import (
     EMISSION_MM,
@@ -35,11 +42,10 @@ from theraflow.registration.rigid import (
     small_turns,
 )
 from theraflow.registration.threads import limited_threads
-from theraflow.registration.transforms import read_transform, write_transform
+from theraflow.registration.transforms import write_transform
 
 logger = logging.getLogger(__name__)
 
-ALIGNED, DOUBTFUL, CORRECTED, NOT_CHECKABLE, NO_CT = "good", "check", "corrected", "not checkable", "no CT"
 METHOD = "CT to emission: rigid by mutual information"
 
 BODY_MM = 4.0
@@ -139,33 +145,6 @@ def align_emission(scan: Scan, folder: PatientFolder, threads: int) -> None:
     }
     write_json(content, folder.emission_check(scan.scan))
     logger.info("%s: CT and emission image: %s%s", scan.scan, verdict, f", {reason}" if reason else "")
-
-
-def read_beside_emission(folder: PatientFolder, scan: str, path: Path | str) -> sitk.Image:
-    """Read an image on the grid of a scan's CT, as the CT or the organ labels, to lie where the emission image does.
-
-    The voxels are those of the file; where `align_emission` has corrected, origin and direction are others.
-
-    Raises:
-        TheraflowError: the image or the transform of `align_emission` is missing or cannot be read.
-    """
-    return move_header(read_image(path), read_transform(folder.ct_to_emission(scan)))
-
-
-def move_header(image: sitk.Image, transform: sitk.Transform) -> sitk.Image:
-    """The same voxels, each at the point to which a rigid `transform` (LPS, mm) maps it."""
-    matrix, _ = affine_parts(transform)
-    moved = sitk.Image(image)
-    moved.SetOrigin(transform.TransformPoint(image.GetOrigin()))
-    moved.SetDirection((matrix @ np.array(image.GetDirection()).reshape(3, 3)).ravel().tolist())
-    return moved
-
-
-def affine_parts(transform: sitk.Transform) -> tuple[np.ndarray, np.ndarray]:
-    """Matrix (3, 3) and offset (3,) in mm of an affine transform: x becomes matrix x + offset."""
-    offset = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    columns = [np.array(transform.TransformPoint(unit)) - offset for unit in np.eye(3).tolist()]
-    return np.stack(columns, axis=1), offset
 
 
 def judge(measures: Measures, limits: Mapping[str, float]) -> tuple[str, str | None]:

@@ -10,12 +10,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from theraflow.errors import TheraflowError
 from theraflow.files import read_json, write_json
 from theraflow.images import resample, to_array, voxel_volume_ml
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import GROUPS, ORGAN_IDS, whole_organs
-from theraflow.registration.emission import read_beside_emission
+from theraflow.registration.outcome import read_beside_emission
 from theraflow.registration.quality import verdict
 from theraflow.registration.rigid import IDENTITY, common_grid
 from theraflow.registration.stage import SAME_SCAN
@@ -97,19 +96,6 @@ def judge(reference: Scan, scan: Scan, folder: PatientFolder) -> None:
     content = {**fit, **measures, "organs_remark": remark, "organs": organs, "limits": limits, "verdict": decision}
     write_json(content, folder.registration_quality(scan.scan))
     logger.info("%s to %s: %s, %s", scan.scan, reference.scan, fit["method"], decision)
-
-
-def verdict_of(folder: PatientFolder, scan: str) -> str:
-    """`good`, `check` or `failed`: the verdict on the registration of `scan`.
-
-    Raises:
-        TheraflowError: its file is missing, or has no verdict.
-    """
-    path = folder.registration_quality(scan)
-    try:
-        return str(read_json(path)["verdict"])
-    except KeyError as error:
-        raise TheraflowError(f"{path} has no verdict; delete it, then name it to snakemake.") from error
 
 
 def summarise(agreements: Mapping[str, Agreement]) -> dict[str, float]:

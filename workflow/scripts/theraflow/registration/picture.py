@@ -5,17 +5,18 @@ and in sagittal pictures the face looks to the left.
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
 
 from theraflow.files import read_json, whole
 from theraflow.images import from_array, read_image, resample, to_array
 from theraflow.images.body import AIR_HU, shrink
 from theraflow.layout import PatientFolder, Scan
-from theraflow.png import small_png
-from theraflow.registration.emission import read_beside_emission
+from theraflow.png import palette_png
+from theraflow.registration.outcome import read_beside_emission
 from theraflow.registration.rigid import EMISSION_MM, IDENTITY, common_grid, emission_levels, field_of_view
 from theraflow.registration.stage import SAME_FRAME, SAME_SCAN
 from theraflow.registration.transforms import read_transform
@@ -26,8 +27,10 @@ BODY_LEVEL = 0.1  # of grey, above which there is something to see
 BODY_SHARE = 0.02  # of the plane with most of it, from which on a plane belongs to the picture
 MARGIN_MM = 25.0
 UNSEEN = 0.4  # brightness of the reference where the other scan has not looked
-WIDTH_IN, HEIGHT_IN, GAP_MM, TEXT_IN, TEXT_PT = 11.0, 5.0, 12.0, 0.35, 12
-DPI, COLOURS = 110, 64
+# Pixels: what the pictures take at most, the row of a title, and its letters.
+WIDTH, HEIGHT, ROW, LETTERS = 1210, 550, 38, 18
+GAP_MM = 12.0
+COLOURS = 64
 PLANES = {"coronal": 1, "sagittal": 2, "axial": 0}  # the array axis (z, y, x) that each looks along
 
 
@@ -51,14 +54,14 @@ def write_picture(reference: Scan, scan: Scan, folder: PatientFolder) -> None:
     key = f"green: {reference.scan}    magenta: {scan.scan}    grey: both agree    dark: not seen by {scan.scan}"
     if fit["method"] == SAME_SCAN:
         key = "the reference scan"
-    figure = draw_overlay(*levels, ways, project=not by_ct, key=key)
+    picture = draw_overlay(*levels, ways, project=not by_ct, key=key)
     with whole(folder.registration_picture(scan.scan)) as temporary:
-        temporary.write_bytes(small_png(figure, DPI, COLOURS))
+        temporary.write_bytes(palette_png(picture, COLOURS))
 
 
 def draw_overlay(
     reference: sitk.Image, scan: sitk.Image, ways: Mapping[str, sitk.Transform], *, project: bool, key: str
-) -> Figure:
+) -> Image.Image:
     """Coronal, sagittal and axial pictures of a scan on the reference, each by every way.
 
     Args:
@@ -81,7 +84,7 @@ def draw_overlay(
         ]
         room = grid.GetSize()[2] >= len(panels) * grid.GetSize()[1]
         columns += [panels] if plane == "axial" and room else [[panel] for panel in panels]
-    return _figure(columns, key)
+    return _sheet(columns, key)
 
 
 def _ct_levels(folder: PatientFolder, scan: Scan) -> sitk.Image:
@@ -128,25 +131,25 @@ def _overlay(reference: sitk.Image, scan: sitk.Image, layer: sitk.Image, way: si
     return np.where(seen[..., None], colours, UNSEEN * fixed[..., None])
 
 
-def _figure(columns: list[list[tuple[str, np.ndarray]]], key: str) -> Figure:
+def _sheet(columns: list[list[tuple[str, np.ndarray]]], key: str) -> Image.Image:
     """Columns of pictures side by side, all to one scale: title and colours, the first row of colours above."""
     shapes = [[np.array(colours.shape[:2]) * PIXEL_MM for _, colours in column] for column in columns]
     widths = [max(shape[1] for shape in column) for column in shapes]
     heights = [sum(shape[0] for shape in column) for column in shapes]
     across = sum(widths) + GAP_MM * (len(columns) - 1)
-    inch = min(WIDTH_IN / across, HEIGHT_IN / max(heights))
-    tall = max(inch * height + (len(column) + 1) * TEXT_IN for column, height in zip(columns, heights, strict=True))
-    figure = Figure(figsize=(inch * across, tall), facecolor="white")
+    per_mm = min(WIDTH / across, HEIGHT / max(heights))
+    tall = max(per_mm * height + (len(column) + 1) * ROW for column, height in zip(columns, heights, strict=True))
+    sheet = Image.new("RGB", (round(per_mm * across), round(tall)), "white")
+    write = partial(ImageDraw.Draw(sheet).text, fill="black", font=ImageFont.load_default(LETTERS), anchor="lm")
     left = 0.0
-    for column, width in zip(columns, widths, strict=True):
-        top = 1.0
-        for title, colours in column:
-            figure.text(left / across, top - 0.7 * TEXT_IN / tall, title, fontsize=TEXT_PT)
-            share = np.array(colours.shape[1::-1]) * PIXEL_MM / (across, tall / inch)
-            top -= TEXT_IN / tall + share[1]
-            axes = figure.add_axes((left / across, top, *share))
-            axes.imshow(colours, aspect="auto", interpolation="antialiased")
-            axes.set_axis_off()
-        left += width + GAP_MM
-    figure.text(0.0, 0.25 * TEXT_IN / tall, key, fontsize=TEXT_PT)
-    return figure
+    for column, own, width in zip(columns, shapes, widths, strict=True):
+        top = 0.0
+        for (title, colours), shape in zip(column, own, strict=True):
+            write((left, top + ROW / 2), title)
+            size = tuple(np.rint(shape[::-1] * per_mm).astype(int).tolist())
+            picture = Image.fromarray(np.rint(255.0 * colours).astype(np.uint8))
+            sheet.paste(picture.resize(size, Image.Resampling.BICUBIC), (round(left), round(top + ROW)))
+            top += ROW + shape[0] * per_mm
+        left += (width + GAP_MM) * per_mm
+    write((0.0, sheet.height - ROW / 2), key)
+    return sheet

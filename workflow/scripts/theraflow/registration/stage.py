@@ -14,7 +14,7 @@ from theraflow.images import read_image, read_sidecar
 from theraflow.images.body import Body, find_body, shrink
 from theraflow.layout import PatientFolder, Scan
 from theraflow.registration.deformable import WORKING_MM, as_transform, deform, invert, working_grid
-from theraflow.registration.emission import CORRECTED
+from theraflow.registration.outcome import CORRECTED
 from theraflow.registration.rigid import EMISSION_MM, IDENTITY, align_bodies, align_emissions
 from theraflow.registration.threads import limited_threads
 from theraflow.registration.transforms import read_transform, write_transform

@@ -12,7 +12,7 @@ import pandas as pd
 from reportlab.platypus import Flowable
 
 import theraflow
-from theraflow.dosimetry.doses import DOSE_COLUMNS, FITTED_COLUMNS
+from theraflow.dosimetry.contract import DOSE_COLUMNS, FITTED_COLUMNS
 from theraflow.images import read_image, read_sidecar
 from theraflow.layout import PatientFolder, Scan
 from theraflow.report import paper

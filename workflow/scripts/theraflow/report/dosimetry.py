@@ -7,9 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from theraflow.dosimetry.cycles import CYCLE_COLUMNS, WITH_DOSE
-from theraflow.dosimetry.doses import ADMINISTRATION_COLUMNS, DOSE_COLUMNS, FITTED_COLUMNS
-from theraflow.dosimetry.uncertainty import BUDGET_COLUMNS
+from theraflow.dosimetry.contract import (
+    ADMINISTRATION_COLUMNS,
+    BUDGET_COLUMNS,
+    CYCLE_COLUMNS,
+    DOSE_COLUMNS,
+    FITTED_COLUMNS,
+    WITH_DOSE,
+)
 from theraflow.files import read_json
 from theraflow.images import sidecar_path
 from theraflow.layout import PatientFolder, Scan

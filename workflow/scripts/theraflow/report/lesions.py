@@ -7,18 +7,22 @@ import pandas as pd
 
 from theraflow.images import read_sidecar
 from theraflow.layout import PatientFolder, Scan
-from theraflow.lesions import (
+from theraflow.lesions.contract import (
+    ALL_SITES,
     BACKGROUNDS,
     BURDEN_COLUMNS,
+    BY_ORGAN,
+    CANDIDATE,
     CANDIDATE_COLUMNS,
+    CARRIED,
+    CONFIDENT,
     LESION_COLUMNS,
     MISMATCH_COLUMNS,
+    READER,
+    SURROUNDINGS,
     TBR_COLUMNS,
+    TOLERANCE_MM,
 )
-from theraflow.lesions.burden import ALL_SITES, TOLERANCE_MM
-from theraflow.lesions.identity import BY_ORGAN, CONFIDENT
-from theraflow.lesions.patient import CANDIDATE, CARRIED, READER
-from theraflow.lesions.site import SURROUNDINGS
 from theraflow.report.display import (
     MISSING,
     Cell,

@@ -17,14 +17,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from scipy import ndimage
 
 from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.figures.drawing import Drawing, absent, counted, typeset
 from theraflow.cohort.style import COLOURS, INK, PAGE_CM, PAGE_HEIGHT_CM, print_style, sheet
-from theraflow.images import read_image, resample, to_array
+from theraflow.images import label_boxes, read_image, resample, to_array
 from theraflow.layout import PatientFolder, Scan
-from theraflow.registration.emission import read_beside_emission
+from theraflow.registration.outcome import read_beside_emission
 from theraflow.report.pictures import CT_WINDOW, SLICE_SPACING_MM, SUV_WINDOW, Volume, along_patient, body_range
 from theraflow.tables import read_table
 
@@ -167,8 +166,8 @@ def _hottest(volume: Volume, regions: Volume, label: int | None) -> tuple[float,
 def _project(volume: Volume, regions: Volume, states: Mapping[int, tuple[str, bool | None]], drop: int) -> View:
     """Maximum-intensity projection along y (`drop` 1: coronal) or x (2: sagittal)."""
     outlines = []
-    for label, box in enumerate(ndimage.find_objects(regions.array), 1):
-        if box is not None and label in states:
+    for label, box in label_boxes(regions.array).items():
+        if label in states:
             mask = np.zeros(tuple(n for axis, n in enumerate(regions.array.shape) if axis != drop), bool)
             mask[tuple(side for axis, side in enumerate(box) if axis != drop)] = (regions.array[box] == label).max(
                 axis=drop

@@ -10,14 +10,12 @@ import pandas as pd
 import SimpleITK as sitk
 
 import theraflow
-from theraflow.dosimetry.doses import DOSE_COLUMNS
-from theraflow.dosimetry.planning import PLAN_COLUMNS
+from theraflow.dosimetry.contract import DOSE_COLUMNS, PLAN_COLUMNS
 from theraflow.files import read_json, write_text
 from theraflow.images import read_image, read_sidecar, sidecar_path, to_array
 from theraflow.layout import PatientFolder, Scan
-from theraflow.lesions import BURDEN_COLUMNS
-from theraflow.lesions.burden import ALL_SITES
-from theraflow.registration import read_beside_emission
+from theraflow.lesions.contract import ALL_SITES, BURDEN_COLUMNS
+from theraflow.registration.outcome import read_beside_emission
 from theraflow.report.display import (
     Cell,
     Columns,
@@ -39,7 +37,7 @@ from theraflow.report.response import response_section
 from theraflow.report.rotation import VIEWS, draw_rotation, seen_from
 from theraflow.report.tables import optional_table
 from theraflow.report.viewer import page_data, read_library, reduce_scans
-from theraflow.response import RESPONSE_COLUMNS
+from theraflow.response.contract import RESPONSE_COLUMNS
 
 RESULT_SUFFIXES = (".tsv", ".nii.gz", ".h5", ".json")
 VERSIONED = ("theraflow", "SimpleITK", "numpy")  # by these names in sidecars

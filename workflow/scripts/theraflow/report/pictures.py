@@ -11,11 +11,9 @@ import numpy as np
 import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import ndimage
-from scipy.optimize import isotonic_regression
 
 from theraflow.cohort.style import INK, new_figure, style
-from theraflow.images import resample, to_array
+from theraflow.images import label_boxes, resample, to_array
 from theraflow.png import small_png
 from theraflow.report.display import data_uri
 
@@ -92,7 +90,7 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
     volume, labels = along_patient(pet), along_patient(lesions)
     x_range = body_range(volume.array.sum(axis=(0, 1)), volume.x)
     y_range = body_range(volume.array.sum(axis=(0, 2)), volume.y)
-    boxes = ndimage.find_objects(labels.array)
+    boxes = label_boxes(labels.array)
     margin = NAME_MM + 8.0
     widths = [x_range[1] - x_range[0] + 2 * margin, y_range[1] - y_range[0] + 2 * margin]
     # A single slice has no height; so that something is drawn, a hand's breadth.
@@ -112,9 +110,9 @@ def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, s
             axes.set_ylim(volume.z[0], volume.z[-1])
             marks = []
             for label, name in names.items():
-                if label > len(boxes) or boxes[label - 1] is None:
+                if label not in boxes:
                     continue
-                box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[label - 1])
+                box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in boxes[label])
                 mask = (labels.array[box] == label).max(axis=drop)
                 spots = labels.x[box[2]] if drop == 1 else labels.y[box[1]]
                 _outline(axes, mask, spots, labels.z[box[0]], OUTLINE, 1.1)
@@ -258,6 +256,8 @@ def _name_marks(
 
 def spread(wanted: list[float], step: float, low: float, high: float) -> list[float]:
     """The positions nearest to the rising `wanted` ones and `step` apart, in low to high if they fit."""
+    from scipy.optimize import isotonic_regression  # only here: it takes as long to load as all else of a job
+
     ladder = step * np.arange(len(wanted))
     # Without the ladder they need only not fall, which is isotonic regression.
     positions = isotonic_regression(np.array(wanted) - ladder).x

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from theraflow.cohort.style import COLOURS, FAINT, INK, logarithmic, new_figure, nice_ceiling, style
+from theraflow.dosimetry.contract import NORMAL_95
 from theraflow.dosimetry.curves.kinetics import read_curve
-from theraflow.dosimetry.uncertainty import NORMAL_95
 
 COLUMNS = 4
 MOST_PANELS = 24

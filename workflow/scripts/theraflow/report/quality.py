@@ -11,7 +11,7 @@ from theraflow.files import read_json
 from theraflow.images import read_sidecar, sidecar_path
 from theraflow.layout import PatientFolder, Scan
 from theraflow.organs import implausible_organs
-from theraflow.registration.emission import ALIGNED, CORRECTED, DOUBTFUL, NO_CT, NOT_CHECKABLE
+from theraflow.registration.outcome import ALIGNED, CORRECTED, DOUBTFUL, NO_CT, NOT_CHECKABLE
 from theraflow.report.display import count
 
 GOOD, CHECK, BAD, NONE = "good", "check", "bad", "none"

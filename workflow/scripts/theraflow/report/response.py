@@ -8,8 +8,7 @@ import pandas as pd
 from theraflow.layout import PatientFolder, Scan
 from theraflow.report.display import Cell, Columns, Table, count, fixed, is_missing, signed, text, whole, words
 from theraflow.report.tables import optional_table
-from theraflow.response import RESPONSE_COLUMNS
-from theraflow.response.stage import BEST_COLUMNS, PERCIST, REFERENCE_COLUMNS, TARGET_COLUMNS
+from theraflow.response.contract import BEST_COLUMNS, PERCIST, REFERENCE_COLUMNS, RESPONSE_COLUMNS, TARGET_COLUMNS
 
 HOTTEST_NOTE = (
     "Bold: the hottest lesion of each scan, which PERCIST compares. The others are the next hottest, up to five and at "

@@ -5,7 +5,6 @@ import io
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image
-from scipy import ndimage
 
 from theraflow.images import resample, to_array
 from theraflow.report.display import data_uri
@@ -72,5 +71,6 @@ def _draw(uptake: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """A projection (z, across), feet first, as an RGB picture, head first."""
     grey = 255.0 * (1.0 - np.clip(uptake / SUV_WINDOW, 0.0, 1.0))
     picture = np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
-    picture[ndimage.binary_dilation(inside) & ~inside] = [int(OUTLINE[i : i + 2], 16) for i in (1, 3, 5)]
+    wider = to_array(sitk.BinaryDilate(sitk.GetImageFromArray(inside.astype(np.uint8)), [1, 1], sitk.sitkCross)) > 0
+    picture[wider & ~inside] = [int(OUTLINE[i : i + 2], 16) for i in (1, 3, 5)]
     return picture[::-1]

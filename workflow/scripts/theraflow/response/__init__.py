@@ -4,6 +4,7 @@
 - `reference`: the sphere in the liver and the cylinder in the aorta that PERCIST compares with.
 - `visit`: what one scan tells.
 - `stage`: `assess_response`, which takes the numbers from the table of lesions.
+- `contract`: what others read of it.
 """
 
 from theraflow.on_demand import names_on_demand
@@ -11,9 +12,10 @@ from theraflow.on_demand import names_on_demand
 __all__, __getattr__ = names_on_demand(
     __name__,
     {
+        "contract": ["CRITERIA", "RESPONSE_COLUMNS"],
         "percist": ["Reference", "Response", "lean_body_mass_kg"],
         "recist": ["Measured", "Overall", "best_response", "choose_targets", "confirmed_best_response"],
         "reference": ["blood_pool_cylinder", "liver_sphere"],
-        "stage": ["CRITERIA", "RESPONSE_COLUMNS", "assess_response"],
+        "stage": ["assess_response"],
     },
 )

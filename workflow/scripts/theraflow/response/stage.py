@@ -8,8 +8,16 @@ import pandas as pd
 
 from theraflow.errors import TheraflowError
 from theraflow.layout import PatientFolder, Scan
-from theraflow.lesions.decisions import CLICK
-from theraflow.lesions.site import READER, SURROUNDINGS
+from theraflow.lesions.contract import CLICK, READER, SURROUNDINGS
+from theraflow.response.contract import (
+    BEST_COLUMNS,
+    CRITERIA,
+    PERCIST,
+    RECIST,
+    REFERENCE_COLUMNS,
+    RESPONSE_COLUMNS,
+    TARGET_COLUMNS,
+)
 from theraflow.response.percist import (
     BLOOD_POOL,
     LIVER,
@@ -45,21 +53,8 @@ from theraflow.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 
-PERCIST, RECIST = "PERCIST 1.0", "RECIST 1.1"
-CRITERIA = (PERCIST, RECIST)
 BASELINE = "baseline"
 PROGRESSION = ("PMD", "PD")  # which no further new lesion changes
-RESPONSE_COLUMNS = (
-    "patient", "baseline", "followup", "criterion", "category", "measure_baseline", "measure_followup",
-    "change_percent", "new_lesions", "measure", "remark", "days_since_baseline", "target_response",
-    "non_target_response", "measure_nadir", "change_from_nadir_percent", "reference_region", "measurable_from",
-    "comparable", "exploratory_baseline", "exploratory_followup", "exploratory_change_percent",
-)  # fmt: skip
-TARGET_COLUMNS = ("patient", "criterion", "scan", "timepoint", "lesion", "site", "role", "value", "unit")
-REFERENCE_COLUMNS = ("patient", "scan", "region", "mean", "sd", "volume_ml", "x_mm", "y_mm", "z_mm", "measure",
-                     "remark")  # fmt: skip
-BEST_COLUMNS = ("patient", "criterion", "best_response", "best_response_confirmed", "followups",
-                "minimum_stable_weeks", "remark")  # fmt: skip
 SUL, SUV = "SULpeak (Janmahasatian)", "SUVpeak"
 
 

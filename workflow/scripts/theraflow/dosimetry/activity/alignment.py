@@ -11,7 +11,6 @@ import numpy as np
 import scipy.linalg
 import scipy.ndimage
 import scipy.optimize
-import scipy.signal
 
 COARSE_MM = 8.0
 # At a place on the edge of the view at least this part of the CT's window, or of the view if that is smaller, is seen.
@@ -159,10 +158,12 @@ def _best_place(views: np.ndarray, projections: np.ndarray) -> Place:
 
 def _bounds(views: np.ndarray, projections: np.ndarray) -> Iterator[tuple[float, int, int]]:
     """Upper bound of the explained part, row and column of every place, the greatest first."""
+    from scipy.signal import correlate  # only here: it takes as long to load as all else of a job
+
     height, width = projections.shape[-2:]
 
     def correlated(image: np.ndarray, shape: np.ndarray) -> np.ndarray:
-        return scipy.signal.correlate(image, shape, mode="full", method="fft")
+        return correlate(image, shape, mode="full", method="fft")
 
     both = range(len(views))
     seen, flat = np.ones(views.shape[1:]), np.ones((height, width))

@@ -9,8 +9,7 @@ import scipy.ndimage
 import scipy.special
 
 from theraflow.dosimetry.activity.regions import Region, grow
-
-FWHM_PER_SD = 2.0 * math.sqrt(2.0 * math.log(2.0))
+from theraflow.images import FWHM_PER_SD
 
 
 def mean_concentration(values: np.ndarray, region: Region) -> float:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.signal
 import SimpleITK as sitk
 
 from theraflow.dosimetry.activity.alignment import Place, find_place, fit_at, moved, window
@@ -322,8 +321,10 @@ class Estimate:
             unexplained: rates less those of all projections, (2, rows, columns) of the window.
             body: pixels in which the remainder of the body lies.
         """
+        from scipy.signal import correlate  # only here: it takes as long to load as all else of a job
+
         found = sum(
-            scipy.signal.correlate(rates, weights, mode="same", method="fft")
+            correlate(rates, weights, mode="same", method="fft")
             for rates, weights in zip(unexplained, self.weights, strict=True)
         )
         return float(np.sqrt((found[body] ** 2).mean()))

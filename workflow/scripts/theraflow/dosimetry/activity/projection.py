@@ -10,10 +10,9 @@ import numpy as np
 import scipy.ndimage
 import SimpleITK as sitk
 
-from theraflow.dosimetry.activity.partial_volume import FWHM_PER_SD
 from theraflow.dosimetry.activity.regions import Region
 from theraflow.errors import TheraflowError
-from theraflow.images import resample, to_array
+from theraflow.images import FWHM_PER_SD, resample, to_array
 from theraflow.images.body import find_body
 
 DEPTH_MM = 4.0  # voxels along the rays

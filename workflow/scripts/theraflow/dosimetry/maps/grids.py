@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from theraflow.dosimetry.activity.regions import Box
 from theraflow.images import divided, voxel_volume_ml
-from theraflow.lesions.patient import FINEST_MAP_MM
+from theraflow.lesions.contract import FINEST_MAP_MM
 
 MOST_VOXELS = 40_000_000  # of the divided ones: 2.5 GB while they are worked on
 COARSER = 1.25

@@ -14,10 +14,9 @@ import pandas as pd
 import scipy.ndimage
 import SimpleITK as sitk
 
-from theraflow.dosimetry.activity.partial_volume import FWHM_PER_SD
 from theraflow.dosimetry.activity.regions import Box, Region
 from theraflow.dosimetry.maps.grids import Grids
-from theraflow.images import read_image, resample, to_array
+from theraflow.images import FWHM_PER_SD, read_image, resample, to_array
 from theraflow.layout import PatientFolder, Scan
 from theraflow.nuclides import HOUR, Nuclide
 from theraflow.registration import passage, verdict_of

@@ -5,6 +5,6 @@ from theraflow.on_demand import names_on_demand
 __all__, __getattr__ = names_on_demand(
     __name__,
     {
-        "stage": ["COURSE_COLUMNS", "PLAN_COLUMNS", "plan_therapy"],
+        "stage": ["plan_therapy"],
     },
 )

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from theraflow.dosimetry.activity.marrow import BLOOD, IMAGE
+from theraflow.dosimetry.contract import COURSE_COLUMNS, PLAN_COLUMNS
 from theraflow.dosimetry.curves.kinetics import read_curve
 from theraflow.dosimetry.planning.statement import summarise
 from theraflow.dosimetry.radiobiology import QUANTITIES, Effect, effect, lea_catcheside
@@ -28,17 +29,6 @@ from theraflow.nuclides import nuclide
 from theraflow.organs import GROUPS, ORGAN_IDS
 from theraflow.tables import read_table, write_table
 
-COURSE_COLUMNS = (
-    "patient", "cycle", "date", "region", "kind", "nuclide", "activity_gbq", "dose_gy", "sd_gy", "bed_gy", "eqd2_gy",
-    "total_dose_gy", "total_sd_gy", "total_bed_gy", "total_eqd2_gy", "remark",
-)  # fmt: skip
-PLAN_COLUMNS = (
-    "patient", "region", "kind", "nuclide", "limit_quantity", "limit_gy", "spent_gy", "remaining_gy",
-    "max_activity_gbq", "max_activity_sd_gbq", "max_activity_95_gbq", "limiting",
-    "dose_at_max_gy", "dose_at_max_sd_gy", "dose_at_95_gy",
-    "course_cycles", "course_activity_gbq", "course_activity_sd_gbq", "course_activity_95_gbq",
-    "course_dose_gy", "course_dose_sd_gy", "wanted_gy", "reached", "remark",
-)  # fmt: skip
 # Regions that may have a limit and are no organs of TotalSegmentator.
 OTHER_REGIONS = (IMAGE, BLOOD, "whole_body", "remainder")
 WITHOUT_DOSE = ("whole_body", "remainder")

@@ -13,16 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
 from theraflow.files import read_json
-from theraflow.images import read_image, resample, to_array
+from theraflow.images import grid_of, read_image, resample, to_array
 from theraflow.images.body import AIR_HU, body_box, shrink
 from theraflow.layout import PatientFolder, Scan
-from theraflow.registration import map_points, read_beside_emission, read_transform
+from theraflow.nifti import nifti_header
+from theraflow.registration.outcome import read_beside_emission
+from theraflow.registration.transforms import map_points, read_transform
 
 PET_MM, CT_MM = 4.0, 3.0
 SUV_STEP = 0.02
@@ -32,7 +33,7 @@ HU_STEP = 8.0
 # Of all volumes of a page, as text. With more scans, or longer ones, voxels are larger. The pictures of scans beyond
 # the sixth have to fit, too: the page is to stay below 25 MB.
 MOST_BYTES, PICTURES_OF_A_SCAN, SCANS_WITH_ROOM = 14e6, 1e6, 6
-NIFTI_LABELS, NIFTI_SCANNER = 1002, 1  # intent and sform codes of nifti1.h
+NIFTI_LABELS = 1002  # intent code of nifti1.h
 FAILED = "failed"
 
 
@@ -205,16 +206,9 @@ def encode_labels(labels: np.ndarray, grid: sitk.Image) -> str:
 
 
 def _encode(array: np.ndarray, grid: sitk.Image, slope: float = 1.0, intercept: float = 0.0, intent: int = 0) -> str:
-    """Gzipped NIfTI-1 as base64. `write_nifti` has no slope, and writes to a file."""
-    affine = np.diag([-grid.GetSpacing()[0], -grid.GetSpacing()[1], grid.GetSpacing()[2], 1.0])
-    affine[:3, 3] = np.array(grid.GetOrigin()) * [-1.0, -1.0, 1.0]
-    image = nibabel.Nifti1Image(np.ascontiguousarray(array.T), affine)
-    image.header.set_slope_inter(slope, intercept)
-    image.header["intent_code"] = intent
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, NIFTI_SCANNER)
-    image.set_qform(affine, NIFTI_SCANNER)
-    return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode("ascii")
+    """Gzipped NIfTI-1 as base64; the value of a voxel is `slope` times what is stored, plus `intercept`."""
+    header = nifti_header(grid_of(grid), array.dtype, slope, intercept, intent)
+    return base64.b64encode(gzip.compress(header + array.tobytes(), 6, mtime=0)).decode("ascii")
 
 
 def page_data(reduced: Sequence[Volumes], lesions: pd.DataFrame) -> dict[str, Any]:
