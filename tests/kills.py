@@ -71,22 +71,23 @@ class Killer:
     def kill_once(self) -> Kill:
         """Start, kill between the start and the end that is to be expected, and take the lock away."""
         after_s = self.random.uniform(0.0, self.whole_s * max(self.left / self.steps, SHORTEST))
-        self.kills += 1
         process = self.run.start(*self.targets, cores=self.cores)
         with process:
             try:
                 output, _ = process.communicate(timeout=after_s)
+                victim, started = "none", []
             except subprocess.TimeoutExpired:
-                victim, started = self._kill(process, single=self.kills % SINGLE == 0)
-                process.communicate()
-            else:
-                assert process.returncode == 0, output
-                return self._begin_anew(after_s)
+                victim, started = self._kill(process, single=self.kills % SINGLE == SINGLE - 1)
+                output, _ = process.communicate()
+        if victim == "none":
+            assert process.returncode == 0, output
+            return self._begin_anew(after_s)
         kill = Kill(after_s, victim, self._count_left(), self._orphans(started), self._temporary())
         if victim == "run":
             unlocked = self.run.snakemake("--unlock")
             assert unlocked.returncode == 0, unlocked.stdout
         self.left = kill.left
+        self.kills += 1
         return kill
 
     def _kill(self, process: subprocess.Popen, single: bool) -> tuple[str, list[psutil.Process]]:
