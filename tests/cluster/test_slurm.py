@@ -138,12 +138,12 @@ def test_a_cancelled_job_is_made_by_the_next_start(make_run, repository_cases, c
     assert not list(run.results("logs").rglob("*.failure"))
 
 
-def process_of_job(number: str, rule: str) -> psutil.Process | None:
-    """The process that runs a rule's script in a job, if it runs."""
+def process_of_job(number: str, rule: str) -> tuple[psutil.Process, dict[str, str]] | None:
+    """The process that runs a rule's script in a job, if it runs, and its environment, which it loses when it ends."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # it has just ended
-            if rule_of(process) == rule and process.environ().get("SLURM_JOB_ID") == number:
-                return process
+            if rule_of(process) == rule and (environment := process.environ()).get("SLURM_JOB_ID") == number:
+                return process, environment
     return None
 
 
@@ -156,7 +156,7 @@ def lose_node_of_lesions(run: Run, cluster: Slurm, *options: str) -> tuple[int, 
     earlier = {job["JobId"] for job in cluster.jobs()}
     with run.start(*PROFILE, *options, LESIONS, cores=None) as process:
         (job,) = wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier])
-        worker = wait_until(lambda: process_of_job(job["JobId"], "measure_lesions"))
+        worker, _ = wait_until(lambda: process_of_job(job["JobId"], "measure_lesions"))
         wait_until(run.results("logs", "STS_002", "lesions.log.failure").exists)  # it has begun
         worker.suspend()  # so that it cannot end before its node
         cluster.lose_node()
@@ -205,8 +205,7 @@ def test_a_job_on_a_gpu_asks_for_it_and_sees_it(make_run, repository_cases, clus
     place = (*PROFILE, "-e", "slurm", "-j", "4")
     with run.start(*place, "--retries", "0", IMPORTED_CT.replace("ct.", "organs."), cores=None) as process:
         (job,) = wait_until(lambda: [j for j in cluster.jobs() if j["JobId"] not in earlier])
-        worker = wait_until(lambda: process_of_job(job["JobId"], "label_organs"))
-        environment = worker.environ()  # it loads deep learning first: long enough to be asked
+        _, environment = wait_until(lambda: process_of_job(job["JobId"], "label_organs"))
         output, _ = process.communicate()
     assert job["TresPerJob"] in ("gres:gpu:1", "gres/gpu:1")
     assert environment["CUDA_VISIBLE_DEVICES"] == "0"
