@@ -158,6 +158,10 @@ def test_a_ct_is_found_wherever_it_lies(tmp_path):
     survey.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     write_slices(survey, STORED[:1], tmp_path / "c" / "survey")
     assert holds_ct(tmp_path) is False
+    link = tmp_path / "c" / "archive"
+    link.symlink_to(tmp_path / "away")
+    assert holds_ct(tmp_path) is None
+    link.unlink()
     slices = write_slices(ct(), STORED, tmp_path / "c" / "ct")
     assert holds_ct(tmp_path)
     for path in slices:

@@ -41,8 +41,8 @@ def _is(kind: Callable[[], bool]) -> bool:
 def holds_ct(folder: Path | str) -> bool | None:
     """Whether a CT lies below a folder; a survey radiograph (ImageType LOCALIZER) is none.
 
-    None where it cannot be told: no DICOM is to be seen, as in a folder that is missing, or a file is broken or cannot
-    be read. The search ends at the first slice.
+    None where it cannot be told: no DICOM is to be seen, as in a folder that is missing, or a file is broken, cannot be
+    read or is a link that leads nowhere. The search ends at the first slice.
     """
     seen, all_read = False, True
     for header in _headers(folder):
@@ -52,7 +52,12 @@ def holds_ct(folder: Path | str) -> bool | None:
             return True
         else:
             seen = True
-    return False if seen and all_read else None
+    return False if seen and all_read and not _has_broken_link(folder) else None
+
+
+def _has_broken_link(folder: Path | str) -> bool:
+    """Whether a link below a folder leads nowhere, as one into an archive that is away."""
+    return any(path.is_symlink() and not path.exists() for path in Path(folder).rglob("*"))
 
 
 def is_planar(folder: Path | str) -> bool:
