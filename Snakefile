@@ -57,6 +57,7 @@ onstart:
     remove_left_results()
     remove_left_reasons()
     watch_run()
+    end_planning()
 
 
 onsuccess:

@@ -347,3 +347,23 @@ def test_a_wrong_configuration_is_refused(make_run, repository_cases, change, se
     assert result.returncode != 0
     assert sentence in result.stdout
     assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("results/STS_999/report.html", "scans.tsv has no patient 'STS_999'."),
+        ("results/STS_999/dosimetry/plan.tsv", "scans.tsv has no patient 'STS_999'."),
+        ("results/STS_002/scans/fgd/ct.nii.gz", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
+        ("results/STS_002/scans/fgd/pet_LBM.nii.gz", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
+        ("results/STS_002/registration/fgd.json", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
+    ],
+)
+def test_a_patient_or_scan_that_the_sheet_lacks_is_refused_in_a_sentence(make_run, repository_cases, name, sentence):
+    run = make_run("unknown name")
+    run.write(repository_cases)
+    result = run.snakemake("-n", name)
+    assert result.returncode != 0
+    assert sentence in result.stdout.splitlines()
+    assert "Traceback" not in result.stdout
+    assert "Exception" not in result.stdout

@@ -17,7 +17,7 @@ from theraflow.dicom.export.sniff import holds_ct
 from theraflow.errors import TheraflowError
 from theraflow.failures import failures
 from theraflow.layout import PatientFolder
-from theraflow.run.planning import plan_faster
+from theraflow.run.planning import end_planning, plan_faster
 from theraflow.sheets import (
     read_decisions,
     read_scans,
@@ -42,14 +42,23 @@ def read_schema(name):
     return yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
 
 
+class ByPatient(dict):
+    """What there is of each patient of the sheet."""
+
+    def __missing__(self, patient):
+        raise WorkflowError(f"{config['scans']} has no patient {patient!r}.")
+
+
 try:
-    SHEET = read_scans(config["scans"], read_schema("scans"), config["tracers"])
+    SHEET = ByPatient(
+        read_scans(config["scans"], read_schema("scans"), config["tracers"])
+    )
     # Planar views serve the activities of dosimetry alone: all other stages see volumes.
     SCANS, PLANAR = (
-        {
-            patient: [scan for scan in scans if scan.planar == planar]
+        ByPatient(
+            (patient, [scan for scan in scans if scan.planar == planar])
             for patient, scans in SHEET.items()
-        }
+        )
         for planar in (False, True)
     )
     CYCLES = (
@@ -96,8 +105,9 @@ MISSING = failures(LOGS, SCANS) if config["cohort"]["incomplete"] == "skip" else
 INCLUDED = [patient for patient in SCANS if patient not in MISSING]
 
 
+# Not the patients' names: Snakemake goes through all of a constraint for each path that it makes.
 wildcard_constraints:
-    patient="|".join(SCANS),
+    patient="(?!cohort/)[A-Za-z0-9][A-Za-z0-9_-]*",
     scan="[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
@@ -125,6 +135,12 @@ def get_scan(wildcards):
         raise WorkflowError(
             f"{config['scans']} has no scan {wildcards.scan!r} of patient {wildcards.patient!r}."
         )
+
+
+def require_scan(wildcards):
+    """No file, for DICOM may lie in an archive that is away: only that a scan which the sheet lacks is not planned."""
+    get_scan(wildcards)
+    return []
 
 
 @cache

@@ -3,6 +3,8 @@
 
 
 rule import_ct:
+    input:
+        require_scan,
     output:
         image=f"{SCAN}/ct.nii.gz",
         sidecar=f"{SCAN}/ct.json",
@@ -22,6 +24,8 @@ rule import_ct:
 
 
 rule import_emission:
+    input:
+        require_scan,
     output:
         image=f"{SCAN}/{{emission}}.nii.gz",
         sidecar=f"{SCAN}/{{emission}}.json",
@@ -71,6 +75,8 @@ rule normalise_pet:
 # For dosimetry, of scans that have planar views alone; of others on request, by name:
 # results/P002/scans/wholebody24h/planar.nii.gz
 rule import_planar:
+    input:
+        require_scan,
     output:
         image=f"{SCAN}/planar.nii.gz",
         sidecar=f"{SCAN}/planar.json",

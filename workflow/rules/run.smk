@@ -13,6 +13,7 @@ from snakemake.logging import logger
 from theraflow.failures import left_reasons, tell_end, written_reasons
 from theraflow.run import progress, provenance
 from theraflow.run.lock import LockWords
+from theraflow.run.refusal import refusal_only
 from theraflow.run.summary import write_summary
 
 KEEPERS = []  # of the progress of this run, once it has begun
@@ -286,3 +287,4 @@ def places_of_jobs():
 
 
 logger.addFilter(LockWords(Path(LOGS) / progress.FOLDER, this_command("--unlock")))
+logger.addFilter(refusal_only)

@@ -1,39 +1,49 @@
 """What lets Snakemake plan a large cohort in about half the time, with the same plan.
 
 For each job Snakemake works out again what is the same for all jobs of a rule: which parameters the rule's functions
-take, and whether its script can be read. And Python searches all that it holds for what nobody uses any more, again and
-again while the plan grows and nothing of it is given up. docs/cohorts.md has what that costs.
+take, its software environment, and whether its script can be read. It compares the paths of all outputs to find one
+inside another, of which there mostly is none. And Python searches all that it holds for what nobody uses any more,
+again and again while the plan grows and nothing of it is given up, and once more at the end, when all of it goes with
+the process. docs/cohorts.md has what that costs.
 """
 
+import atexit
 import gc
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from inspect import Parameter
 from types import FunctionType, MethodType
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import snakemake.api  # before its parts, which need one another
 import snakemake.common
 import snakemake.rules
-from snakemake.dag import ScriptProcessor
+from snakemake.dag import DAG, ScriptProcessor
 from snakemake.jobs import Job
-
-# New objects until a search among the new, such searches until one among the middle-aged, and these until one in all.
-# Python's own 700, 10 and 10 are made for programs that hold little.
-OBJECTS, YOUNG, MIDDLE_AGED = 200_000, 50, 1000
 
 ParametersOf = Callable[[Callable], Mapping[str, Parameter]]
 
 
 def plan_faster() -> None:
-    """Let this process plan faster; a second call changes nothing."""
-    gc.set_threshold(OBJECTS, YOUNG, MIDDLE_AGED)
+    """Let this process plan faster, without searches for what nobody uses; a second call changes nothing."""
+    gc.disable()
     if hasattr(ScriptProcessor.process_job, "__wrapped__"):
         return
     remembered = remember(snakemake.common.get_function_params)
     for module in (snakemake.common, snakemake.rules):
         module.get_function_params = remembered
     ScriptProcessor.process_job = once_a_script(ScriptProcessor.process_job)
+    Job.conda_env_spec = property(without_parameters(Job.conda_env_spec.fget))
+    DAG.check_directory_outputs = where_one_is_inside_another(DAG.check_directory_outputs)
+    atexit.register(gc.freeze)  # what is frozen is not taken apart object by object
+
+
+def end_planning() -> None:
+    """Let Python search again, but not the plan, which lasts as long as the process."""
+    gc.freeze()
+    gc.enable()
 
 
 def remember(parameters_of: ParametersOf) -> ParametersOf:
@@ -72,3 +82,43 @@ def once_a_script(process_job: Callable[[ScriptProcessor, Job], None]) -> Callab
             scripts.add(job.rule.name)
 
     return process
+
+
+def without_parameters(environment_of: Callable[[Job], Any]) -> Callable[[Job], Any]:
+    """The same environment of a job; its parameters are worked out only for an environment that depends on them."""
+
+    @wraps(environment_of)
+    def environment(self: Job) -> Any:
+        if callable(self.rule.conda_env):
+            return environment_of(self)
+        return self.rule.expand_conda_env(self.wildcards_dict)
+
+    return environment
+
+
+def where_one_is_inside_another(check: Callable[[DAG], None]) -> Callable[[DAG], None]:
+    """The same check, left out where no output of any job is inside another."""
+
+    @wraps(check)
+    def checked(self: DAG) -> None:
+        if is_one_inside_another(output for job in self.jobs for output in job.output):
+            check(self)
+
+    return checked
+
+
+def is_one_inside_another(paths: Iterable[str]) -> bool:
+    """Whether any of the paths lies in a folder that is one of them, however deep.
+
+    Args:
+        paths: relative to the working directory, or absolute.
+    """
+    # Of a quarter of a million paths for a thousand patients, for which pathlib takes seconds.
+    here = os.getcwd()  # noqa: PTH109
+    known = {os.path.normpath(os.path.join(here, path)) for path in paths}  # noqa: PTH118
+    folders: set[str] = set()
+    found = {os.path.dirname(path) for path in known}  # noqa: PTH120
+    while found:
+        folders |= found
+        found = {os.path.dirname(folder) for folder in found} - folders  # noqa: PTH120
+    return not known.isdisjoint(folders)
