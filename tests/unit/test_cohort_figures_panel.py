@@ -7,7 +7,8 @@ import pytest
 from patient_on_disk import LESIONS, SETTINGS, scans, write_bare_patient, write_patient
 
 from theraflow.layout import PatientFolder
-from theraflow.report.panel import _view_scan, choose_lesions, choose_scans, draw_patient_panel
+from theraflow.report.panel import _view_scan, choose_lesions, draw_patient_panel
+from theraflow.report.pictures import choose_scans
 from theraflow.tables import read_table
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -235,12 +235,11 @@ def test_an_environment_that_is_missing_is_told_as_before(workflow, missing):
     assert (slow, of_slow) == (fast, of_fast)
 
 
-PATHS = st.lists(st.sampled_from(["a", "b", ".", ""]), min_size=1, max_size=4).map("/".join)
+PATHS = st.lists(st.sampled_from(["a", "b", ".", ""]), max_size=3).map(lambda parts: "/".join(["a", *parts]))
 
 
 @given(st.lists(st.one_of(PATHS, PATHS.map(lambda path: str(Path(path).absolute()))), max_size=6))
 def test_a_path_inside_another_is_found(paths):
-    absolute = {Path(path).absolute() for path in paths} - {Path("/")}
-    paths = [path for path in paths if Path(path).absolute() in absolute]
+    absolute = {Path(path).absolute() for path in paths}
     inside = any(folder in path.parents for path in absolute for folder in absolute)
     assert planning.is_one_inside_another(paths) == inside

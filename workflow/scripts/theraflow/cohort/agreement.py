@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from theraflow.cohort.clusters import CONFIDENCE, variance_components
 from theraflow.cohort.paired import Test
 
 EXACT_PERMUTATIONS = 8  # patients whose n! orders are all visited
-_Z = stats.norm.ppf((1 + CONFIDENCE) / 2)
+_Z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
 _EQUAL = 1e-9  # of correlations
 
 
@@ -37,11 +37,11 @@ def spearman(a: np.ndarray, b: np.ndarray) -> tuple[Estimate, Test]:
     problem = _problem_of_correlation(a, b)
     if problem:
         return Estimate(np.nan, note=problem), Test(name, np.nan, np.nan, note=problem)
-    rho, p_value = map(float, stats.spearmanr(a, b))
+    rho, p_value = map(float, scipy.stats.spearmanr(a, b))
     if n > EXACT_PERMUTATIONS:
         return _fisher(rho, (1 + rho**2 / 2) / (n - 3)), Test(f"{name}, Student's t", rho, p_value)
-    ranks = np.array([stats.rankdata(side) - (n + 1) / 2 for side in (a, b)])
-    exact = stats.permutation_test(
+    ranks = np.array([scipy.stats.rankdata(side) - (n + 1) / 2 for side in (a, b)])
+    exact = scipy.stats.permutation_test(
         (ranks[0],),
         lambda orders, axis: np.sum(orders * ranks[1], axis=axis),
         permutation_type="pairings",
@@ -118,7 +118,7 @@ def limits_of_agreement(difference: np.ndarray) -> tuple[Estimate, Estimate, Est
         missing = Estimate(np.nan, note="not computable: fewer than 2 pairs")
         return missing, missing, missing
     mean, sd = float(np.mean(difference)), float(np.std(difference, ddof=1))
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
     half_mean, half_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + _Z**2 / (2 * (n - 1)))
     values = (mean, half_mean), (mean - _Z * sd, half_limit), (mean + _Z * sd, half_limit)
     bias, lower, upper = (Estimate(float(value), float(value - half), float(value + half)) for value, half in values)
@@ -142,6 +142,6 @@ def clustered_agreement(values: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = [stats.rankdata(side) - (len(a) + 1) / 2 for side in (a, b)]
+    ranks = [scipy.stats.rankdata(side) - (len(a) + 1) / 2 for side in (a, b)]
     below = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / below) if below > 0 else np.nan

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 CONFIDENCE = 0.95
 FEWEST_PATIENTS = 4  # with fewer, an interval over patients is a guess
@@ -105,7 +105,7 @@ def _jackknife(
     without = _to_z(np.array(left_out), correlation)
     error = np.sqrt((count - 1) / count * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
     centre = _to_z(statistic(values, index), correlation)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
+    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * error
     low, high = (np.where(correlation, np.tanh(limit), limit) for limit in (centre - half, centre + half))
     return low, high
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from theraflow.cohort.clusters import CONFIDENCE
 from theraflow.cohort.comparisons import BASELINE
@@ -19,7 +19,7 @@ def wilson_interval(positive: int, total: int) -> tuple[float, float, float]:
     """Rate and its 95 % Wilson score interval (Wilson 1927; Newcombe 1998, method 3); NaN without lesions."""
     if total == 0:
         return np.nan, np.nan, np.nan
-    interval = stats.binomtest(positive, total).proportion_ci(CONFIDENCE, method="wilson")
+    interval = scipy.stats.binomtest(positive, total).proportion_ci(CONFIDENCE, method="wilson")
     return positive / total, float(interval.low), float(interval.high)
 
 
@@ -43,7 +43,7 @@ def clustered_wilson_interval(positive: np.ndarray, totals: np.ndarray) -> tuple
     between = count / (count - 1) * ((positive - rate * totals) ** 2).sum() / total**2
     effect = max(1.0, float(between / (rate * (1 - rate) / total)))
     # binomtest takes whole lesions only; the formula is Wilson's with n / effect in place of n.
-    n, z = total / effect, stats.norm.ppf((1 + CONFIDENCE) / 2)
+    n, z = total / effect, scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)
     centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
     return effect, float(low), float(high)

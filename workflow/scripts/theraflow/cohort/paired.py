@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from scipy import optimize, stats
+import scipy
 
 from theraflow.cohort.clusters import CONFIDENCE, cluster_index, variance_components
 
@@ -45,10 +45,10 @@ def wilcoxon(difference: np.ndarray) -> Test:
     if not tied and n <= EXACT_RANKS:
         name, method = f"{name}, exact", "exact"
     elif n <= EXACT_TIED_RANKS:
-        name, method = f"{name}, exact with ties", stats.PermutationMethod(n_resamples=2**n)
+        name, method = f"{name}, exact with ties", scipy.stats.PermutationMethod(n_resamples=2**n)
     else:
         name, method, smallest = f"{name}, normal approximation", "asymptotic", np.nan
-    result = stats.wilcoxon(nonzero, method=method)
+    result = scipy.stats.wilcoxon(nonzero, method=method)
     return Test(name, float(result.statistic), float(result.pvalue), smallest, zeros)
 
 
@@ -82,7 +82,7 @@ def rosner_glynn_lee(difference: np.ndarray, patients: np.ndarray) -> Test:
         p_value, smallest = _flip(sums)
         return Test(f"{name}, exact", float(sums.sum()), p_value, smallest, note)
     z = rosner_glynn_lee_z(difference, patients)
-    return Test(f"{name}, normal approximation", z, float(2 * stats.norm.sf(abs(z))), note=note)
+    return Test(f"{name}, normal approximation", z, float(2 * scipy.stats.norm.sf(abs(z))), note=note)
 
 
 def rosner_glynn_lee_z(difference: np.ndarray, patients: np.ndarray) -> float:
@@ -106,7 +106,7 @@ def _signed_ranks(difference: np.ndarray, patients: np.ndarray) -> tuple[np.ndar
     """Signed ranks of the differences that are not zero, and the numbers of their patients, both of shape (n,)."""
     difference = np.round(difference, TIE_DECIMALS)
     nonzero = difference != 0
-    signed = np.sign(difference[nonzero]) * stats.rankdata(np.abs(difference[nonzero]))
+    signed = np.sign(difference[nonzero]) * scipy.stats.rankdata(np.abs(difference[nonzero]))
     return signed, cluster_index(np.asarray(patients)[nonzero])
 
 
@@ -160,7 +160,7 @@ def shapiro_wilk(values: np.ndarray) -> Test:
         return Test(name, np.nan, np.nan, note="not computable: fewer than 3 values")
     if np.ptp(values) == 0:
         return Test(name, np.nan, np.nan, note="not computable: all values are equal")
-    result = stats.shapiro(values)
+    result = scipy.stats.shapiro(values)
     note = "p is approximate for more than 5000 values" if len(values) > 5000 else ""
     return Test(name, float(result.statistic), float(result.pvalue), note=note)
 
@@ -195,7 +195,7 @@ def _signed_rank_quantile(n: int, alpha: float) -> int:
     """Largest k with P(W+ <= k - 1) <= alpha under the null hypothesis; 0 where there is none."""
     if n > EXACT_RANKS:
         mean, sd = n * (n + 1) / 4, np.sqrt(n * (n + 1) * (2 * n + 1) / 24)
-        return int(np.floor(mean + stats.norm.ppf(alpha) * sd))
+        return int(np.floor(mean + scipy.stats.norm.ppf(alpha) * sd))
     probability = np.ones(1)
     for rank in range(1, n + 1):
         step = np.zeros(rank + 1)
@@ -226,7 +226,7 @@ def clustered_shift(difference: np.ndarray, patients: np.ndarray) -> tuple[float
     ends = difference.min() - beyond, difference.max() + beyond
     if max(map(margin, ends)) > 0:
         return estimate, np.nan, np.nan
-    low, high = (optimize.bisect(margin, end, estimate, xtol=1e-9) for end in ends)
+    low, high = (scipy.optimize.bisect(margin, end, estimate, xtol=1e-9) for end in ends)
     return estimate, float(low), float(high)
 
 
@@ -260,7 +260,7 @@ def rank_biserial(difference: np.ndarray) -> float:
     """
     difference = np.round(difference, TIE_DECIMALS)
     nonzero = difference[difference != 0]
-    ranks = stats.rankdata(np.abs(nonzero))
+    ranks = scipy.stats.rankdata(np.abs(nonzero))
     return float((np.sign(nonzero) * ranks).sum() / ranks.sum()) if len(nonzero) else np.nan
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.dicom.regions.crops import Crop
 from theraflow.dicom.regions.labelmaps import label_map_regions
@@ -96,7 +96,7 @@ def _annotation(name: str, crop: Crop, grid: Grid, path: Path) -> Annotation:
             f"Region '{name}' of {path} holds no voxel of the image: it is drawn on another scan or "
             "is smaller than a voxel; correct the annotation."
         )
-    (box,) = ndimage.find_objects(inside.view(np.uint8), max_label=1)
+    (box,) = scipy.ndimage.find_objects(inside.view(np.uint8), max_label=1)
     start = tuple(int(a + part.start) for a, part in zip(start, box, strict=True))
     return Annotation(name, start, inside[box].copy(), grid)
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.contract import BLOOD_POOL, LIVER, MUSCLE, SHELL
@@ -71,7 +71,7 @@ def organ_background(
     box = surroundings(region, values.shape, spacing, AWAY_FROM_LESIONS_MM)
     mask = region.on_box(box)
     # Distances are between voxel centres; the organ's edge lies half a voxel before the first centre outside.
-    deep = ndimage.distance_transform_edt(mask, sampling=spacing) - spacing.min() / 2.0 > inside_mm
+    deep = scipy.ndimage.distance_transform_edt(mask, sampling=spacing) - spacing.min() / 2.0 > inside_mm
     chosen = deep & (distance_outside(lesions[box], spacing) > AWAY_FROM_LESIONS_MM)
     return _mean(name, values[box], chosen, grid)
 

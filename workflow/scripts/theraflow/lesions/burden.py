@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.contract import ALL_SITES, BURDEN_COLUMNS, CARRIED, MISMATCH_COLUMNS, TOLERANCE_MM
@@ -32,7 +32,7 @@ def grown(region: Region, by_mm: float, spacing_mm: np.ndarray) -> Region:
     """
     margin = np.floor(by_mm / np.asarray(spacing_mm)).astype(int)
     padded = np.pad(region.mask, [(n, n) for n in margin])
-    near = ndimage.distance_transform_edt(~padded, sampling=spacing_mm) <= by_mm
+    near = scipy.ndimage.distance_transform_edt(~padded, sampling=spacing_mm) <= by_mm
     return Region(tuple((region.start - margin).tolist()), near)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.outline import Outline, outlined, reaching, split
@@ -96,7 +96,7 @@ def own_uptake(values: np.ndarray, organs: np.ndarray, name: str, grid: sitk.Ima
     region = Region.of(organ_mask(organs, name))
     spacing = spacing_zyx(grid)
     mask = np.pad(region.mask, 1)
-    deep = ndimage.distance_transform_edt(mask, sampling=spacing)[1:-1, 1:-1, 1:-1] > INSIDE_MM
+    deep = scipy.ndimage.distance_transform_edt(mask, sampling=spacing)[1:-1, 1:-1, 1:-1] > INSIDE_MM
     inside = values[region.box][deep]
     if not inside.size:
         return None
@@ -218,7 +218,7 @@ def own_levels(physiologic: Sequence[Physiologic]) -> list[tuple[Region, float]]
 
 def _components(mask: np.ndarray, grid: sitk.Image, minimum_ml: float) -> list[Region]:
     """Connected parts of at least `minimum_ml`, in the order of their first voxel."""
-    labels, count = ndimage.label(mask, structure=CONNECTED)
+    labels, count = scipy.ndimage.label(mask, structure=CONNECTED)
     large = np.bincount(labels[mask], minlength=count + 1) * voxel_volume_ml(grid) >= minimum_ml
     large[0] = False  # what is not in the mask
     # Noise has tens of thousands of parts: only the large ones become regions.

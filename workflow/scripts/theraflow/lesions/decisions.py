@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import numpy as np
 import pandas as pd
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.errors import TheraflowError
 from theraflow.images import voxel_volume_ml
@@ -237,7 +237,8 @@ def divide(region: Region, points: np.ndarray, grid: sitk.Image) -> list[Region]
         N regions in the order of the points, each with its point.
     """
     spacing = spacing_zyx(grid)
-    depth = ndimage.distance_transform_edt(np.pad(region.mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1][region.mask]
+    depth = scipy.ndimage.distance_transform_edt(np.pad(region.mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    depth = depth[region.mask]
     indices = region.indices()
     places = indices * spacing
     from_points = _distances(places, points * spacing)

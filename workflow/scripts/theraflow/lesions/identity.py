@@ -20,10 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
-from scipy.spatial.distance import cdist
+import scipy
 
 from theraflow.lesions.contract import BY_ORGAN, CANDIDATE, CONFIDENT
 from theraflow.lesions.region import Region, union
@@ -202,8 +199,8 @@ def probabilities(odds: np.ndarray) -> np.ndarray:
     probable = np.zeros(odds.shape)
     possible = odds >= NEGLIGIBLE
     # Rows that compete for a column follow each other closely, so that few columns are in question at a time.
-    competing = csr_array(possible.astype(int) @ possible.T.astype(int))
-    order = reverse_cuthill_mckee(competing, symmetric_mode=True).tolist()
+    competing = scipy.sparse.csr_array(possible.astype(int) @ possible.T.astype(int))
+    order = scipy.sparse.csgraph.reverse_cuthill_mckee(competing, symmetric_mode=True).tolist()
     partners = [[(1 << int(j), int(j), float(odds[row, j])) for j in np.flatnonzero(possible[row])] for row in order]
     later = [0] * (len(order) + 1)
     for place in reversed(range(len(order))):
@@ -298,7 +295,7 @@ def _compare_positions(
     """Likelihood (per mm3), least distance and greatest overlap, (observations, lesions), from all that is seen."""
     each = [observation for of_lesion in seen for observation in of_lesion]
     first = np.cumsum([0, *(len(of_lesion) for of_lesion in seen)])[:-1]
-    distance = cdist(*([o.centroid_mm for o in observations] for observations in (found, each)))
+    distance = scipy.spatial.distance.cdist(*([o.centroid_mm for o in observations] for observations in (found, each)))
     sizes, sizes_seen = (np.array([o.in_reference.voxels for o in observations]) for observations in (found, each))
     change = np.log(sizes[:, None] / sizes_seen)
     expected = _normal(change, SIZE_CHANGE) / _normal(change, np.sqrt(2.0) * SIZES)
@@ -341,7 +338,7 @@ def _assign(pairs: _Pairs, match_distance_mm: float) -> dict[int, int]:
     allowed = (pairs.distance_mm <= match_distance_mm) | (pairs.overlap > 0)
     # What a pair gains against leaving both alone, at least nothing; so the greatest gain needs no dummies.
     gain = np.log(np.where(allowed, pairs.odds, 1.0).clip(min=1.0))
-    rows, columns = linear_sum_assignment(gain, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(gain, maximize=True)
     return {int(i): int(j) for i, j in zip(rows, columns, strict=True) if gain[i, j] > 0.0}
 
 

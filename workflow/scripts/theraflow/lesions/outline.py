@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
+import skimage
 
 from theraflow.images import FWHM_PER_SD
 from theraflow.lesions.peak import percist_peak
@@ -56,17 +55,19 @@ def split(values: np.ndarray, region: Region, grid: sitk.Image) -> list[Region]:
     """
     spacing = spacing_zyx(grid)
     box = surroundings(region, values.shape, spacing, SMOOTHING_MM)
-    smooth = ndimage.gaussian_filter(values[box].astype(float), SMOOTHING_MM / FWHM_PER_SD / spacing)
+    smooth = scipy.ndimage.gaussian_filter(values[box].astype(float), SMOOTHING_MM / FWHM_PER_SD / spacing)
     mask = region.on_box(box)
     # On a logarithmic scale a valley of 70 % has the same depth everywhere.
     heights = np.where(mask, np.log(np.maximum(smooth, 1e-6)), -np.inf)
     # Equal peaks, as phantoms have them, would each be a maximum, however shallow the valley between them.
     heights += np.linspace(0.0, TIE_BREAK, heights.size).reshape(heights.shape)
     heights[~mask] = heights[mask].min() - 1.0
-    tops, count = ndimage.label(h_maxima(heights, -math.log(SADDLE)) * mask, structure=CONNECTED)
+    tops, count = scipy.ndimage.label(
+        skimage.morphology.h_maxima(heights, -math.log(SADDLE)) * mask, structure=CONNECTED
+    )
     if count < 2:
         return [region]
-    parts = watershed(-smooth, tops, connectivity=CONNECTED, mask=mask)
+    parts = skimage.segmentation.watershed(-smooth, tops, connectivity=CONNECTED, mask=mask)
     start = tuple(part.start for part in box)
     return [moved(Region.of(parts == number), start) for number in range(1, count + 1)]
 
@@ -106,7 +107,7 @@ def _outlined(values: np.ndarray, regions: Sequence[Region], number: int, grid: 
             maximum = percist_peak(values, region, spacing)
         threshold = floor + outline.percent / 100.0 * (maximum - floor)
         # Each lesion's flank belongs to it: the watershed keeps an outline from running around its neighbour.
-        parts = watershed(-local, others, connectivity=CONNECTED, mask=free & (local >= threshold))
+        parts = skimage.segmentation.watershed(-local, others, connectivity=CONNECTED, mask=free & (local >= threshold))
         found = parts == number
     found = _piece_at(found, np.where(itself, local, -np.inf))
     leaks = (found & (distance > GROWTH_MM - spacing.max())).any()
@@ -127,17 +128,17 @@ def _numbered(regions: Sequence[Region], box: Box) -> np.ndarray:
 def _by_gradient(
     local: np.ndarray, itself: np.ndarray, others: np.ndarray, number: int, free: np.ndarray, spacing: np.ndarray
 ) -> np.ndarray:
-    steepness = ndimage.gaussian_gradient_magnitude(local, SMOOTHING_MM / 2.0 / FWHM_PER_SD / spacing)
+    steepness = scipy.ndimage.gaussian_gradient_magnitude(local, SMOOTHING_MM / 2.0 / FWHM_PER_SD / spacing)
     markers = np.where((others != 0) & (others != number), 2, 0)
     markers[~free] = 2
     markers[distance_outside(itself, spacing) > RING_MM[1]] = 2
     markers[itself & (local >= CORE * local[itself].max())] = 1
-    return watershed(steepness, markers, connectivity=CONNECTED) == 1
+    return skimage.segmentation.watershed(steepness, markers, connectivity=CONNECTED) == 1
 
 
 def _piece_at(mask: np.ndarray, heights: np.ndarray) -> np.ndarray:
     """The connected part of `mask` that holds the highest of `heights`; empty where that lies outside."""
-    labels, _ = ndimage.label(mask, structure=CONNECTED)
+    labels, _ = scipy.ndimage.label(mask, structure=CONNECTED)
     label = labels[np.unravel_index(np.argmax(heights), heights.shape)]
     return (labels == label) & (label > 0)
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise, product
 
 import numpy as np
-from scipy.fft import ifft, irfft, next_fast_len, rfftn
+import scipy
 
 from theraflow.lesions.region import Box, Region
 
@@ -127,21 +127,21 @@ def _means_on_voxels(values: np.ndarray, box: Box, weights: np.ndarray) -> np.nd
     """Weighted mean around every voxel of a box; weights of odd shape, along each axis symmetric around the middle."""
     half = [n // 2 for n in weights.shape]
     crop, exists = _surrounded(values, box, half, weights.dtype)
-    shape = [next_fast_len(n, real=True) for n in crop.shape]
+    shape = [scipy.fft.next_fast_len(n, real=True) for n in crop.shape]
     transfer = _transfer(weights, shape)
     # What the period of the transform wraps around lies in the surroundings, which are cut off.
     cut = tuple(slice(h, n - h) for h, n in zip(half, crop.shape, strict=True))
-    total = _part_of_inverse(rfftn(crop, shape) * transfer, shape, cut)
+    total = _part_of_inverse(scipy.fft.rfftn(crop, shape) * transfer, shape, cut)
     if exists is None:
         return total / weights.sum()
-    return total / _part_of_inverse(rfftn(exists, shape) * transfer, shape, cut)
+    return total / _part_of_inverse(scipy.fft.rfftn(exists, shape) * transfer, shape, cut)
 
 
 def _part_of_inverse(spectrum: np.ndarray, shape: Sequence[int], part: Box) -> np.ndarray:
     """`irfftn` of a spectrum to `shape`, of which only a part is wanted: each axis is cut before the next."""
-    planes = ifft(spectrum, axis=0)[part[0]]
-    rows = ifft(planes, axis=1)[:, part[1]]
-    return irfft(rows, shape[2], axis=2)[..., part[2]]
+    planes = scipy.fft.ifft(spectrum, axis=0)[part[0]]
+    rows = scipy.fft.ifft(planes, axis=1)[:, part[1]]
+    return scipy.fft.irfft(rows, shape[2], axis=2)[..., part[2]]
 
 
 def _transfer(weights: np.ndarray, shape: Sequence[int]) -> np.ndarray:

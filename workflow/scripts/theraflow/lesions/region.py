@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import grid_of, image_of_crop, points_of_index, to_array
 from theraflow.registration import Passage, carry_mask, carry_points
@@ -33,7 +33,7 @@ class Region:
     def of(mask: np.ndarray) -> Region:
         """The region of a mask (z, y, x) on the whole grid; a box without voxels where the mask is empty."""
         inside = mask != 0
-        found = ndimage.find_objects(inside.view(np.uint8), max_label=1)[0]
+        found = scipy.ndimage.find_objects(inside.view(np.uint8), max_label=1)[0]
         box = found or (slice(0, 0),) * 3
         return Region(tuple(part.start for part in box), inside[box].copy())
 
@@ -91,7 +91,7 @@ def union(regions: Sequence[Region]) -> Region:
 
 def pieces(region: Region) -> list[Region]:
     """The connected parts (26 neighbours) of a region."""
-    labels, count = ndimage.label(region.mask, structure=CONNECTED)
+    labels, count = scipy.ndimage.label(region.mask, structure=CONNECTED)
     return [moved(piece, region.start) for piece in regions_of(labels, count)]
 
 
@@ -118,7 +118,7 @@ def distance_outside(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """Distance in mm of every voxel centre to the nearest one inside `mask`; infinite if that is empty."""
     if not mask.any():
         return np.full(mask.shape, np.inf)
-    return ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
+    return scipy.ndimage.distance_transform_edt(~mask, sampling=spacing_mm)
 
 
 def physical_points(indices: np.ndarray, grid: sitk.Image) -> np.ndarray:
@@ -142,7 +142,7 @@ def hottest_mm(values: np.ndarray, region: Region, grid: sitk.Image) -> np.ndarr
 
 def regions_of(labels: np.ndarray, count: int) -> list[Region]:
     """The regions of the labels 1 to `count` of a label map (z, y, x), in one pass; without voxels where one is not."""
-    found = ndimage.find_objects(labels, max_label=count)
+    found = scipy.ndimage.find_objects(labels, max_label=count)
     boxes = [box or (slice(0, 0),) * 3 for box in found]
     return [Region(tuple(part.start for part in box), labels[box] == label) for label, box in enumerate(boxes, start=1)]
 

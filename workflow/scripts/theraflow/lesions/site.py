@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy.spatial import cKDTree
-from skimage.measure import label
+import skimage
 
 from theraflow.lesions.contract import READER, SURROUNDINGS
 from theraflow.lesions.region import Box, Region, centroid_mm, physical_points, spacing_zyx, surroundings
@@ -157,7 +157,7 @@ def main_pieces(organs: np.ndarray) -> np.ndarray:
     """
     box = Region.of(organs).box  # the air around a body takes most of an image
     labelled = organs[box] > 0
-    pieces = label(organs[box], background=0, connectivity=3)[labelled]
+    pieces = skimage.measure.label(organs[box], background=0, connectivity=3)[labelled]
     sizes = np.bincount(pieces, minlength=1)
     organ_of = np.zeros(len(sizes), dtype=organs.dtype)
     organ_of[pieces] = organs[box][labelled]
@@ -274,7 +274,7 @@ class _Surroundings:
         if not len(points):
             return np.full(len(self.lesion), np.inf)
         # The surface lies half a voxel before the centre of an organ's first voxel.
-        return np.maximum(cKDTree(points).query(self.lesion)[0] - self._half_voxel, 0.0)
+        return np.maximum(scipy.spatial.cKDTree(points).query(self.lesion)[0] - self._half_voxel, 0.0)
 
     def half_within(self, *names: str) -> float:
         """The distance in mm from the named organs within which half of the lesion lies; 0 where half is in them."""

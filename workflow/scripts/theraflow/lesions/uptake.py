@@ -5,8 +5,8 @@ read the lesion's surroundings only, never the whole image.
 """
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy.spatial.distance import pdist, squareform
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.peak import ibsi_peaks, percist_peak
@@ -100,7 +100,7 @@ def _crossings(slices: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.
 
 def _diameters(points: np.ndarray) -> tuple[float, float]:
     """The longest distance between points (N, 2), and their extent perpendicular to it."""
-    distances = squareform(pdist(points))
+    distances = scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(points))
     a, b = np.unravel_index(np.argmax(distances), distances.shape)
     along = (points[b] - points[a]) / distances[a, b]
     across = points @ np.array([-along[1], along[0]])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.errors import TheraflowError
 from theraflow.images import read_image, same_grid, to_array, voxel_volume_ml
@@ -34,7 +34,7 @@ def organ_statistics(labels: np.ndarray, hu: np.ndarray, grid: sitk.Image) -> pd
         Every voxel of the label counts.
     """
     rows = []
-    boxes = ndimage.find_objects(labels, max_label=len(ORGAN_IDS))
+    boxes = scipy.ndimage.find_objects(labels, max_label=len(ORGAN_IDS))
     for (organ, label), box in zip(ORGAN_IDS.items(), boxes, strict=True):
         if box is None:
             continue
@@ -77,7 +77,7 @@ def measure_organs(ct: Path | str, organs: Path | str, output_tsv: Path | str, p
 
 def _pieces(mask: np.ndarray) -> list[np.ndarray]:
     """The connected pieces of a mask that are worth a mention, largest first, each a mask of the same box."""
-    numbered, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    numbered, count = scipy.ndimage.label(mask, structure=np.ones((3, 3, 3)))
     if count == 1:
         return [mask]
     voxels = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
@@ -89,7 +89,7 @@ def _pieces(mask: np.ndarray) -> list[np.ndarray]:
 
 def _gap_mm(pieces: list[np.ndarray], grid: sitk.Image) -> float:
     """The widest of the distances from the first piece to each other one, between voxel centres."""
-    distance = ndimage.distance_transform_edt(~pieces[0], sampling=grid.GetSpacing()[::-1])
+    distance = scipy.ndimage.distance_transform_edt(~pieces[0], sampling=grid.GetSpacing()[::-1])
     return max(float(distance[piece].min()) for piece in pieces[1:])
 
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from theraflow.files import read_json, write_json
 from theraflow.images import resample, to_array, voxel_volume_ml
@@ -138,7 +137,7 @@ def compare_organs(
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(here, carried)
     arrays = [to_array(image) for image in (here, carried)]
-    boxes = [ndimage.find_objects(array, max_label=len(ORGAN_IDS)) for array in arrays]
+    boxes = [scipy.ndimage.find_objects(array, max_label=len(ORGAN_IDS)) for array in arrays]
     result = {}
     for organ in organs:
         label = ORGAN_IDS[organ]
@@ -160,7 +159,7 @@ def surface_distances_mm(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         Mean over the points of both of the distance to the nearest point of the other, and the 95th percentile of it,
         the larger of the two directions (the robust Hausdorff distance).
     """
-    there, back = cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
+    there, back = scipy.spatial.cKDTree(b).query(a)[0], scipy.spatial.cKDTree(a).query(b)[0]
     return float(np.concatenate([there, back]).mean()), float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
@@ -197,5 +196,5 @@ def _labelled_part(labels: sitk.Image) -> sitk.Image | None:
 
 def _surface_mm(mask: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
     """Positions (N, 3) in mm on the grid of 3 mm of the voxels of a mask that have a face outside of it."""
-    outermost = mask & ~ndimage.binary_erosion(mask)
+    outermost = mask & ~scipy.ndimage.binary_erosion(mask)
     return (np.argwhere(outermost) + [part.start for part in box]) * ORGAN_MM

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-import scipy.fft
+import scipy
 import SimpleITK as sitk
 
 from theraflow.errors import TheraflowError

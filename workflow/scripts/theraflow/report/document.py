@@ -26,8 +26,7 @@ from theraflow.report.dosimetry import (
     therapy_histograms,
 )
 from theraflow.report.lesions import lesion_section, read_lesions
-from theraflow.report.panel import choose_scans
-from theraflow.report.pictures import SUV_WINDOW, draw_projections
+from theraflow.report.pictures import SUV_WINDOW, choose_scans, draw_projections
 from theraflow.report.plots import curves_in_order, draw_curves, draw_dvh
 from theraflow.report.quality import BAD, CHECK, Light, ScanQuality, check_scan, is_miniature, remarks_of
 from theraflow.report.response import response_section

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from theraflow.cohort.style import INK, new_figure, style
 from theraflow.images import read_image, read_sidecar, resample
@@ -16,6 +14,10 @@ from theraflow.layout import PatientFolder
 from theraflow.registration import read_beside_emission
 from theraflow.report.pictures import CT_WINDOW, along_patient, picture_uri
 from theraflow.report.tables import optional_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PIXEL_MM = 2.0
 WIDTH_IN, LEGEND_IN = 7.6, 1.0
@@ -46,7 +48,7 @@ def draw_patient_isodoses(folder: PatientFolder) -> tuple[str, str] | None:
     )
 
 
-def draw_isodoses(dose: sitk.Image, ct: sitk.Image | None, point: Sequence[float]) -> Figure:
+def draw_isodoses(dose: sitk.Image, ct: sitk.Image | None, point: Sequence[float]) -> "Figure":
     """Coronal and axial slice through a point, with lines of equal dose.
 
     Args:
@@ -115,7 +117,7 @@ def _extent(dose: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw(
-    axes: Axes, dose: np.ndarray, hu: np.ndarray | None, across: np.ndarray, up: np.ndarray, levels: Sequence[float]
+    axes: "Axes", dose: np.ndarray, hu: np.ndarray | None, across: np.ndarray, up: np.ndarray, levels: Sequence[float]
 ) -> None:
     """One slice: the CT in grey and the lines."""
     half = PIXEL_MM / 2.0

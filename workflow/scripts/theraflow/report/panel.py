@@ -6,29 +6,33 @@ head up, and in sagittal pictures the face to the left.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 
-from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.figures.drawing import Drawing, absent, counted, typeset
 from theraflow.cohort.style import COLOURS, INK, PAGE_CM, PAGE_HEIGHT_CM, print_style, sheet
 from theraflow.images import label_boxes, read_image, resample, to_array
 from theraflow.layout import PatientFolder, Scan
 from theraflow.registration.outcome import read_beside_emission
-from theraflow.report.pictures import CT_WINDOW, SLICE_SPACING_MM, SUV_WINDOW, Volume, along_patient, body_range
+from theraflow.report.pictures import (
+    CT_WINDOW,
+    SLICE_SPACING_MM,
+    SUV_WINDOW,
+    Volume,
+    along_patient,
+    body_range,
+    choose_scans,
+)
 from theraflow.tables import read_table
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 NAME = "panel"
-MOST_SCANS = 4
 SLICED_LESIONS = 2
 # Projections are inverted grey, fused slices colour on dark: an outline must stand out of both.
 STATES = {
@@ -104,18 +108,6 @@ def draw_patient_panel(folder: PatientFolder, scans: Sequence[Scan], settings: M
     left_out = [scan.scan for scan in pets if scan not in shown]
     marked = lesions.loc[lesions["scan"].isin([scan.scan for scan in shown]), "lesion"].nunique()
     return Drawing(NAME, figure, marked, "lesions", 1, _caption(folder.patient, views, sliced, marked, left_out))
-
-
-def choose_scans(pets: Sequence[Scan]) -> list[Scan]:
-    """The scans that are shown: the first of each tracer and time point, at most four, those in between left out."""
-    first: dict[tuple[str, str], Scan] = {}
-    for scan in sorted(pets, key=lambda scan: scan.timepoint != BASELINE):
-        first.setdefault((scan.tracer, scan.timepoint), scan)
-    scans = list(first.values())
-    if len(scans) <= MOST_SCANS:
-        return scans
-    baseline = [scan for scan in scans if scan.timepoint == BASELINE][: MOST_SCANS - 1]
-    return baseline + scans[len(baseline) - MOST_SCANS :]
 
 
 def choose_lesions(lesions: pd.DataFrame, scan: str) -> list[str]:
@@ -210,8 +202,12 @@ def _slice(
 
 def _draw(
     views: Sequence[ScanViews], sliced: Sequence[str], tracers: Mapping[str, str], lesions: pd.DataFrame
-) -> Figure:
+) -> "Figure":
     """One row a scan, all pictures of a kind to one scale."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.lines import Line2D
+
     wide, deep, tall = (max(view.extent[i] for view in views) for i in range(3))
     # cm per mm: of projections, so that the row is as wide as the page; axial slices share its height.
     room = PAGE_CM - LABEL_CM - BARS_CM - 4 * GAP_CM
@@ -224,7 +220,7 @@ def _draw(
     figure = sheet(columns[-1] + BARS_CM, height, margins=False)
     width = float(columns[-1] + BARS_CM)
 
-    def place(left: float, top: float, wide_cm: float, tall_cm: float) -> Axes:
+    def place(left: float, top: float, wide_cm: float, tall_cm: float) -> "Axes":
         return figure.add_axes((left / width, 1 - (top + tall_cm) / height, wide_cm / width, tall_cm / height))
 
     heads = ("coronal projection", "sagittal projection", f"coronal slice, {sliced[0]}" if sliced else "",
@@ -267,7 +263,7 @@ def _draw(
 
 
 def _show(
-    axes: Axes,
+    axes: "Axes",
     view: View | None,
     middle: tuple[float, float],
     extent: tuple[float, float],
@@ -306,15 +302,17 @@ def _show(
         _point_at(axes, name, (across, height), colour, "white" if view.density is None else "black", above=i == 0)
 
 
-def _outline(axes: Axes, mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, dash: object) -> None:
+def _outline(axes: "Axes", mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, dash: object) -> None:
     """Outline of a mask, closed where it ends at the border of the picture."""
     across, up = (np.pad(line, 1, mode="reflect", reflect_type="odd") for line in (across, up))
     axes.contour(across, up, np.pad(mask.astype(float), 1), levels=[0.5], colors=[colour], linewidths=0.7,
                  linestyles=[dash])  # fmt: skip
 
 
-def _point_at(axes: Axes, name: str, spot: tuple[float, float], colour: str, ground: str, above: bool) -> None:
+def _point_at(axes: "Axes", name: str, spot: tuple[float, float], colour: str, ground: str, above: bool) -> None:
     """An arrow with a name to a lesion, from the nearer side of the picture if the name has room there."""
+    from matplotlib.patheffects import withStroke
+
     left, right = axes.get_xlim()
     width_pt = axes.get_position().width * axes.figure.get_figwidth() * 72
     share = (spot[0] - left) / (right - left)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
 from reportlab.lib.colors import HexColor, white
 from reportlab.lib.enums import TA_CENTER, TA_RIGHT
 from reportlab.lib.pagesizes import A4
@@ -30,6 +29,9 @@ from theraflow.files import whole
 from theraflow.png import small_png
 from theraflow.report.display import Cell, Table
 from theraflow.report.quality import BAD, CHECK, GOOD, NONE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FONT, BOLD, ITALIC = "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique"
 # Those of style.css.
@@ -138,7 +140,9 @@ class _NumberedCanvas(Canvas):
 @cache
 def register_fonts() -> None:
     """Make the letters known to reportlab."""
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
+    from matplotlib import get_data_path
+
+    folder = Path(get_data_path()) / "fonts" / "ttf"
     for name in (FONT, BOLD, ITALIC):
         pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))
     pdfmetrics.registerFontFamily(FONT, normal=FONT, bold=BOLD, italic=ITALIC, boldItalic=BOLD)
@@ -190,7 +194,7 @@ def banner(text: str) -> Paragraph:
     return Paragraph(escape(text), _letters(10, leftIndent=5, rightIndent=5, spaceBefore=8, spaceAfter=9, **look))
 
 
-def picture(figure: Figure, width: float, letters: float = 1.0) -> Image:
+def picture(figure: "Figure", width: float, letters: float = 1.0) -> Image:
     """A figure with 200 dots an inch on paper.
 
     Args:
@@ -198,7 +202,9 @@ def picture(figure: Figure, width: float, letters: float = 1.0) -> Image:
         width: on paper, points; less where the figure would be taller than a page has room for.
         letters: how much larger its letters shall be, as they shrink with it.
     """
-    for text in figure.findobj(mpl.text.Text):
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
         text.set_fontsize(letters * text.get_fontsize())
     across, down = figure.get_size_inches()
     width = min(width, TALLEST * across / down)

@@ -4,18 +4,23 @@ Everything is drawn along the patient axes (LPS): as in any reading room the pat
 of coronal and axial pictures, the head is up, and in sagittal pictures the face looks to the left.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.style import INK, new_figure, style
 from theraflow.images import label_boxes, resample, to_array
+from theraflow.layout import Scan
 from theraflow.png import small_png
 from theraflow.report.display import data_uri
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SUV_WINDOW = 10.0  # upper end of the grey and colour scale of every PET, so that tracers and dates compare
 CT_WINDOW = (-160.0, 240.0)  # soft tissue: level 40, width 400
@@ -26,6 +31,7 @@ SLICE_SPACING_MM = 1.5
 SMALLEST_ORGAN_MM2 = 150.0
 PICTURE_HEIGHT_IN, PICTURE_WIDTH_IN = 6.6, 8.0
 SLICE_WIDTH_IN, LEGEND_WIDTH_IN = 4.2, 1.3
+MOST_SCANS = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,18 @@ class Volume:
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
+
+
+def choose_scans(pets: Sequence[Scan]) -> list[Scan]:
+    """The scans that are shown: the first of each tracer and time point, at most four, those in between left out."""
+    first: dict[tuple[str, str], Scan] = {}
+    for scan in sorted(pets, key=lambda scan: scan.timepoint != BASELINE):
+        first.setdefault((scan.tracer, scan.timepoint), scan)
+    scans = list(first.values())
+    if len(scans) <= MOST_SCANS:
+        return scans
+    baseline = [scan for scan in scans if scan.timepoint == BASELINE][: MOST_SCANS - 1]
+    return baseline + scans[len(baseline) - MOST_SCANS :]
 
 
 def along_patient(image: sitk.Image) -> Volume:
@@ -79,7 +97,7 @@ def body_range(profile: np.ndarray, coordinates: np.ndarray) -> tuple[float, flo
     return max(first - MARGIN_MM, float(coordinates[0])), min(last + MARGIN_MM, float(coordinates[-1]))
 
 
-def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, str]) -> Figure:
+def draw_projections(pet: sitk.Image, lesions: sitk.Image, names: Mapping[int, str]) -> "Figure":
     """Coronal and sagittal maximum-intensity projection, inverted grey, with lesion outlines and names.
 
     Args:
@@ -131,7 +149,7 @@ def draw_fused(
     ct: sitk.Image | None,
     organs: sitk.Image | None,
     organ_names: Mapping[int, str],
-) -> Figure:
+) -> "Figure":
     """The axial slice through the hottest voxel of one lesion: PET in colour on CT, outlines of organs and
     lesions.
 
@@ -185,7 +203,7 @@ def _axial_plane(image: sitk.Image, z: float) -> sitk.Image:
     return plane
 
 
-def _show(axes: Axes, array: np.ndarray, across: np.ndarray, up: np.ndarray, **look: object) -> None:
+def _show(axes: "Axes", array: np.ndarray, across: np.ndarray, up: np.ndarray, **look: object) -> None:
     """Draw an array whose rows lie at `up` and columns at `across` (mm): to scale, no axis."""
     dx, dy = np.ptp(across) / max(len(across) - 1, 1), np.ptp(up) / max(len(up) - 1, 1)
     extent = (across[0] - dx / 2, across[-1] + dx / 2, up[0] - dy / 2, up[-1] + dy / 2)
@@ -193,14 +211,14 @@ def _show(axes: Axes, array: np.ndarray, across: np.ndarray, up: np.ndarray, **l
     axes.set_axis_off()
 
 
-def _outline(axes: Axes, mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, width: float) -> None:
+def _outline(axes: "Axes", mask: np.ndarray, across: np.ndarray, up: np.ndarray, colour: str, width: float) -> None:
     """Draw the outline of a mask (at least 2 x 2 pixels), closed where the mask ends at the border."""
     padded = np.pad(mask.astype(float), 1)
     across, up = (np.pad(line, 1, mode="reflect", reflect_type="odd") for line in (across, up))
     axes.contour(across, up, padded, levels=[0.5], colors=[colour], linewidths=width)
 
 
-def _outline_organs(axes: Axes, labels: np.ndarray, x: np.ndarray, y: np.ndarray, names: Mapping[int, str]) -> None:
+def _outline_organs(axes: "Axes", labels: np.ndarray, x: np.ndarray, y: np.ndarray, names: Mapping[int, str]) -> None:
     """Outline the organs of a slice, ribs, vertebrae and lung lobes each as one, with a legend by size."""
     organs: dict[str, np.ndarray] = {}
     for label in np.unique(labels[labels > 0]):
@@ -231,7 +249,7 @@ def shared_name(organ: str) -> str:
 
 
 def _name_marks(
-    axes: Axes, marks: list[tuple[str, float, float]], edges: tuple[float, float], low: float, high: float
+    axes: "Axes", marks: list[tuple[str, float, float]], edges: tuple[float, float], low: float, high: float
 ) -> None:
     """Write names beside the patient, near the height of their lesions, never over each other, with a line.
 
@@ -264,7 +282,7 @@ def spread(wanted: list[float], step: float, low: float, high: float) -> list[fl
     return list(np.clip(positions, low, max(high - ladder[-1], low)) + ladder)
 
 
-def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], inside: bool = False) -> None:
+def _letters(axes: "Axes", left: str, right: str, sides: tuple[float, float], inside: bool = False) -> None:
     """Letters of orientation in the upper corners."""
     look = {"va": "top", "fontsize": 10, "fontweight": "bold", "color": "white" if inside else INK}
     inset = 4.0 if inside else 0.0
@@ -272,7 +290,7 @@ def _letters(axes: Axes, left: str, right: str, sides: tuple[float, float], insi
         axes.annotate(letter, (position, 0.99), xycoords=("data", "axes fraction"), ha=align, **look)
 
 
-def picture_uri(figure: Figure, dpi: int = 110, colours: int = 256) -> str:
+def picture_uri(figure: "Figure", dpi: int = 110, colours: int = 256) -> str:
     """The figure as a PNG data URI with a palette, a third as large as true colour."""
     with style():
         return data_uri(small_png(figure, dpi, colours), "image/png")

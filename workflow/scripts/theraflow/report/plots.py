@@ -3,15 +3,18 @@
 import itertools
 import math
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from theraflow.cohort.style import COLOURS, FAINT, INK, logarithmic, new_figure, nice_ceiling, style
 from theraflow.dosimetry.contract import NORMAL_95
 from theraflow.dosimetry.curves.kinetics import read_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMNS = 4
 MOST_PANELS = 24
@@ -23,7 +26,7 @@ TERMS = {
 }  # fmt: skip
 
 
-def draw_curves(curves: pd.DataFrame, doses: pd.DataFrame, fitted: pd.DataFrame, nuclide: str) -> Figure:
+def draw_curves(curves: pd.DataFrame, doses: pd.DataFrame, fitted: pd.DataFrame, nuclide: str) -> "Figure":
     """A panel per region: points with sd, the curve of `doses.tsv` with its band, and the points over the curve.
 
     Args:
@@ -60,7 +63,7 @@ def curves_in_order(curves: pd.DataFrame) -> list[str]:
     return list(curves.assign(place=place).sort_values("place", kind="stable")["region"].unique())
 
 
-def _draw_region(above: Axes, below: Axes, own: pd.DataFrame, shape: str | None, band: pd.DataFrame) -> None:
+def _draw_region(above: "Axes", below: "Axes", own: pd.DataFrame, shape: str | None, band: pd.DataFrame) -> None:
     """Points, curve and band of one region, and the relative residuals below them."""
     time, activity, sd = (own[name].to_numpy(float) for name in ("time_h", "activity_mbq", "sd_mbq"))
     known = np.isfinite(activity)
@@ -102,7 +105,7 @@ def terms_of(budget: pd.DataFrame) -> list[str]:
     return [*(term for term in TERMS if term in present), *(term for term in present if term not in TERMS)]
 
 
-def draw_budget(budget: pd.DataFrame) -> Figure:
+def draw_budget(budget: pd.DataFrame) -> "Figure":
     """A bar per region, as long as its relative sd in %, divided by the shares of the variance.
 
     Args:
@@ -133,7 +136,7 @@ def draw_budget(budget: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_dvh(dvh: pd.DataFrame, lesions: Collection[str]) -> Figure:
+def draw_dvh(dvh: pd.DataFrame, lesions: Collection[str]) -> "Figure":
     """Cumulative dose-volume histograms, organs and lesions in a panel each.
 
     Args:

@@ -6,8 +6,8 @@ lesions on its grid; each place is the one deepest within what may be measured, 
 """
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.images import voxel_volume_ml
 from theraflow.lesions.background import AWAY_FROM_LESIONS_MM
@@ -73,7 +73,7 @@ def blood_pool_cylinder(
     along = 2 - int(np.argmax(np.abs(np.array(grid.GetDirection()).reshape(3, 3)[2])))
     halves = np.ceil(max(CYLINDER_RADIUS_MM, CYLINDER_HALF_LENGTH_MM) / spacing).astype(int)
     cylinder = _in_cylinder(_offsets(tuple(2 * halves + 1), tuple(halves), spacing), along)
-    fits = ndimage.binary_erosion(healthy, cylinder)
+    fits = scipy.ndimage.binary_erosion(healthy, cylinder)
     if not fits.any():
         return "no cylinder of 1 cm by 2 cm fits into the descending aorta away from lesions"
     depth = np.where(fits, _depth(aorta[box], spacing), 0.0)
@@ -99,8 +99,8 @@ def _coordinate(mask: np.ndarray, box: tuple[slice, ...], grid: sitk.Image, axis
 def _passing(mask: np.ndarray, heights_mm: np.ndarray, low: float, high: float) -> np.ndarray:
     """The largest connected part of a mask between two heights that goes through the lower one; empty without any."""
     between = mask & (heights_mm >= low) & (heights_mm <= high)
-    parts, count = ndimage.label(between)
-    lowest = ndimage.minimum(heights_mm, parts, range(1, count + 1))
+    parts, count = scipy.ndimage.label(between)
+    lowest = scipy.ndimage.minimum(heights_mm, parts, range(1, count + 1))
     volumes = np.bincount(parts.ravel(), minlength=count + 1)
     through = [part for part, z in enumerate(lowest, start=1) if z <= low + CYLINDER_RADIUS_MM]
     return parts == max(through, key=volumes.__getitem__) if through else np.zeros_like(mask)
@@ -111,7 +111,7 @@ def _depth(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
     Distances are between voxel centres; the surface lies half a voxel before the first centre outside.
     """
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)
+    distance = scipy.ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)
     return distance[1:-1, 1:-1, 1:-1] - spacing.min() / 2.0
 
 

@@ -5,17 +5,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
 from theraflow.cohort.figures.drawing import HEIGHT_CM, Drawing, absent, counted
 from theraflow.cohort.style import COLOURS, COLUMN_CM, FAINT, INK, PAGE_CM, nice_ceiling, print_style, sheet
 from theraflow.cohort.survival import fit_kaplan_meier
 from theraflow.errors import TheraflowError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 THERAPY, PROGRESSION, DEATH, ALIVE = "radioligand_therapy", "progression", "death", "last_contact"
 DIAGNOSIS = "diagnosis"
@@ -181,6 +182,8 @@ def draw_swimmers(events: Sequence[Event], origin: str) -> Drawing:
     Args:
         events, origin: as `collect_events` returns them.
     """
+    from matplotlib.lines import Line2D
+
     name = "swimmers"
     if not events:
         return absent(name, "neither events.tsv nor cycles.tsv with dates nor survival times are given")
@@ -252,7 +255,7 @@ def _look(marker: str, colour: str) -> dict[str, object]:
 
 
 def _draw_zones(
-    axes: Axes,
+    axes: "Axes",
     loose: Sequence[Event],
     zones: Mapping[str, tuple[float, float]],
     lanes: Mapping[str, int],
@@ -275,7 +278,7 @@ def _draw_zones(
 
 
 def _draw_lanes(
-    axes: Axes,
+    axes: "Axes",
     placed: Sequence[Event],
     lanes: Mapping[str, int],
     symbols: Mapping[str, tuple[str, str, str]],
@@ -330,7 +333,7 @@ def draw_survival(survival: Mapping[str, pd.DataFrame]) -> Drawing:
     return Drawing(name, figure, len(patients), "patients", len(patients), caption)
 
 
-def _draw_curve(axes: Axes, endpoint: str, times: pd.DataFrame) -> None:
+def _draw_curve(axes: "Axes", endpoint: str, times: pd.DataFrame) -> None:
     fit = fit_kaplan_meier(times)
     curve, limits = fit.survival_function_.iloc[:, 0], fit.confidence_interval_
     band = {"step": "post", "color": COLOURS[0], "alpha": 0.15, "linewidth": 0}

@@ -1,10 +1,10 @@
 """Absorbed doses: coefficients of organs and lesions, and lesion dose against change of uptake."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
 from theraflow.cohort.comparisons import pair_timepoints
 from theraflow.cohort.figures.drawing import (
@@ -35,6 +35,9 @@ from theraflow.cohort.style import (
     print_style,
     sheet,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_coefficients(doses: pd.DataFrame, statistics: pd.DataFrame) -> Drawing:
@@ -86,7 +89,7 @@ def draw_coefficients(doses: pd.DataFrame, statistics: pd.DataFrame) -> Drawing:
     return Drawing(name, figure, n, "coefficients", patients, caption)
 
 
-def _fit_scale(axes: Axes, values: pd.Series) -> None:
+def _fit_scale(axes: "Axes", values: pd.Series) -> None:
     """Logarithmic where values span more than a factor of 30, else from 0."""
     if values.min() > 0 and values.max() / values.min() > 30:
         logarithmic(axes.xaxis, values.to_numpy())

@@ -4,18 +4,19 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from theraflow.cohort.style import COLOURS, INK, print_style, save_figure
 from theraflow.files import whole_folder
 from theraflow.tables import write_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 COLUMNS = ("figure", "drawn", "n", "counted", "n_patients", "caption", "reason")
 # Okabe and Ito's black in place of grey, which is green to some, and wine of Paul Tol's muted scheme: under simulated
@@ -42,7 +43,7 @@ class Drawing:
     """
 
     name: str
-    figure: Figure | None
+    figure: "Figure | None"
     n: int = 0
     counted: str = ""
     n_patients: int = 0
@@ -112,8 +113,10 @@ class Looks:
         for patient, own in values.groupby("patient"):
             yield self.of(str(patient)), own
 
-    def add_legend(self, figure: Figure, shown: Iterable[str], lines: bool = False) -> None:
+    def add_legend(self, figure: "Figure", shown: Iterable[str], lines: bool = False) -> None:
         """Legend of the patients that the figure shows, to the right of its panels."""
+        from matplotlib.lines import Line2D
+
         if self.distinct:
             dash, named = "-" if lines else "", set(shown)
             handles = [Line2D([], [], **self.of(p), linestyle=dash, label=p) for p in self.patients if p in named]
@@ -157,7 +160,7 @@ def p_value(value: float) -> str:
     return f"P = {text}"
 
 
-def write_beside(axes: Axes, lines: Sequence[str], where: str = "upper right") -> None:
+def write_beside(axes: "Axes", lines: Sequence[str], where: str = "upper right") -> None:
     """Write lines of text into a corner of a panel."""
     up, side = where.split()
     place = (0.98 if side == "right" else 0.02, 0.985 if up == "upper" else 0.015)
@@ -166,14 +169,14 @@ def write_beside(axes: Axes, lines: Sequence[str], where: str = "upper right") -
     )
 
 
-def scatter(axes: Axes, values: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
+def scatter(axes: "Axes", values: pd.DataFrame, x: str, y: str, looks: Looks) -> None:
     """A point per row of `values` in the looks of its `patient`."""
     for look, own in looks.groups(values):
         axes.plot(own[x], own[y], linestyle="", markersize=4, alpha=faintness(len(values)),
                   rasterized=len(values) > MANY, **look)  # fmt: skip
 
 
-def join(axes: Axes, values: pd.DataFrame, looks: Looks) -> None:
+def join(axes: "Axes", values: pd.DataFrame, looks: Looks) -> None:
     """A line per row of `values` from its `a` at 0 to its `b` at 1, in the looks of its `patient`."""
     for look, own in looks.groups(values):
         gap = np.full(len(own), np.nan)
@@ -183,8 +186,10 @@ def join(axes: Axes, values: pd.DataFrame, looks: Looks) -> None:
                   rasterized=len(values) > MANY, **look)  # fmt: skip
 
 
-def even_steps(*axis: Axis) -> None:
+def even_steps(*axis: "Axis") -> None:
     """Ticks at steps of 1, 2 or 5."""
+    from matplotlib.ticker import MaxNLocator
+
     for one in axis:
         one.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
 

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
 
 from theraflow.cohort.comparisons import BASELINE
 from theraflow.cohort.figures.drawing import Drawing, absent, counted, typeset
 from theraflow.cohort.style import COLOURS, INK, PAGE_CM, PAGE_HEIGHT_CM, print_style, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LESIONS_A_ROW = 51
 COLUMN_WIDTH_CM, CELL_CM, TRACERS_CM, NAMES_CM, BETWEEN_CM, LEGEND_CM = 0.285, 0.45, 2.6, 0.75, 0.95, 0.7
@@ -29,6 +31,8 @@ def draw_detection(lesions: pd.DataFrame, detection: pd.DataFrame, tracers: Mapp
         detection: `detection.tsv`.
         tracers: radiopharmaceutical of each SUV tracer, in the order of the configuration.
     """
+    from matplotlib.patches import Patch
+
     name = "detection_matrix"
     baseline = lesions[(lesions["timepoint"] == BASELINE) & (lesions["registration"] != "failed")]
     seen = baseline.set_index(["patient", "lesion", "tracer"])["positive"].unstack("tracer")  # noqa: PD010
@@ -87,8 +91,10 @@ def _rows(seen: pd.DataFrame) -> list[pd.DataFrame]:
     return [pd.concat(parts) for parts in rows]
 
 
-def _draw_row(axes: Axes, seen: pd.DataFrame, tracers: Mapping[str, str]) -> None:
+def _draw_row(axes: "Axes", seen: pd.DataFrame, tracers: Mapping[str, str]) -> None:
     """One row of lesions, patients apart by a line and named above."""
+    from matplotlib.patches import Rectangle
+
     values = seen.to_numpy(float)
     discordant = (values == 0).any(axis=1)
     for (column, line), value in np.ndenumerate(values):

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from theraflow.cohort.comparisons import BASELINE, MEASURES, pair_timepoints, pair_tracers
 from theraflow.cohort.figures.drawing import (
@@ -24,6 +23,9 @@ from theraflow.cohort.figures.drawing import (
 )
 from theraflow.cohort.figures.stated import Agreement, Tests, between_timepoints, between_tracers, rows_of
 from theraflow.cohort.style import COLOURS, COLUMN_CM, FAINT, INK, PAGE_CM, nice_ceiling, print_style, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 UNITS = {"SUVpeak": "SUVpeak (g/mL)", "TBR": "TBR"}
 # Changes from which on a category may follow, %: PERCIST 1.0 (Wahl 2009), RECIST 1.1 (Eisenhauer 2009).
@@ -174,7 +176,7 @@ def _draw_pairs(
     return Drawing(name, figure, max(len(pairs.complete) for pairs in measures), "lesions", len(patients), caption)
 
 
-def _head_room(axes: Axes, highest: float, lines: int) -> None:
+def _head_room(axes: "Axes", highest: float, lines: int) -> None:
     """Limits from 0 to above `highest`, with room for so many lines of text above the data."""
     share = 1 - 0.065 * lines
     axes.set_ylim(0, max(nice_ceiling(highest), highest / share))
@@ -232,6 +234,8 @@ def _draw_agreement(
 
 def _draw_lesion_changes(name: str, pairs: Pairs, tracer: str, later: str, looks: Looks) -> Drawing:
     """Waterfall of the change of SUVpeak, a bar per lesion, from the greatest rise to the deepest fall."""
+    from matplotlib.patches import Patch
+
     own = pairs.complete.assign(change=100 * (pairs.complete["a"] / pairs.complete["b"] - 1))
     own = own.sort_values(["change", "patient", "lesion"], ascending=[False, True, True], ignore_index=True)
     with print_style():
@@ -255,7 +259,7 @@ def _draw_lesion_changes(name: str, pairs: Pairs, tracer: str, later: str, looks
     return Drawing(name, figure, len(own), "lesions", len(patients), caption + _left_out([pairs]))
 
 
-def _draw_bars(axes: Axes, change: pd.Series, colours: Sequence[str], width: float) -> None:
+def _draw_bars(axes: "Axes", change: pd.Series, colours: Sequence[str], width: float) -> None:
     """A bar for each change; beyond those that can be named they stand side by side as lines, much faster drawn."""
     if len(change) <= MOST_NAMED_BARS:
         axes.bar(range(len(change)), change, width=width, color=colours)
@@ -264,7 +268,7 @@ def _draw_bars(axes: Axes, change: pd.Series, colours: Sequence[str], width: flo
         axes.vlines(range(len(change)), 0, change, **look)
 
 
-def _finish_waterfall(axes: Axes, change: pd.Series, limits: tuple[float, float], label: str) -> None:
+def _finish_waterfall(axes: "Axes", change: pd.Series, limits: tuple[float, float], label: str) -> None:
     axes.axhline(0, color=INK, linewidth=0.7)
     for limit in limits:
         axes.axhline(limit, color=INK, linewidth=0.7, linestyle=(0, (4, 3)))

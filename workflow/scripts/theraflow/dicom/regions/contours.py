@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import KDTree
+import scipy
 
 from theraflow.dicom.regions.crops import (
     CORNERS,
@@ -203,13 +202,13 @@ def _fading(plane: _Plane, other: _Plane, spacing: np.ndarray) -> np.ndarray:
     """At which fraction of the way to the other plane each pixel is left; 0 outside `plane`, 2 inside both."""
     (polygons, filled), (other_polygons, other_filled) = plane, other
     fading = np.where(filled, np.where(other_filled, 2.0, 0.5), 0.0)
-    parts, _ = ndimage.label(filled, np.ones((3, 3)))
+    parts, _ = scipy.ndimage.label(filled, np.ones((3, 3)))
     kept = np.unique(parts[other_filled])
     rows, columns = np.nonzero(filled & ~other_filled & np.isin(parts, kept[kept > 0]))
     if len(rows):
         points = np.column_stack([columns, rows]) * spacing
         distance, other_distance = (
-            KDTree(_outline_points(each, spacing)).query(points)[0] for each in (polygons, other_polygons)
+            scipy.spatial.KDTree(_outline_points(each, spacing)).query(points)[0] for each in (polygons, other_polygons)
         )
         ratio = distance / np.maximum(distance + other_distance, 1e-9)
         # Pixels as far as each other (symmetric outlines) go in no order that would favour one side.

@@ -8,8 +8,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import scipy
 import SimpleITK as sitk
-from scipy import ndimage
 
 from theraflow.dicom.regions.crops import Crop, nonzero_box, sample_on_grid
 from theraflow.errors import TheraflowError
@@ -95,7 +95,7 @@ def _labels(array: np.ndarray, source: Grid, grid: Grid, path: Path) -> Iterator
     for numbers, labels in zip(numbered, box, strict=True):
         numbers[...] = np.searchsorted(values, labels, side="right")
     first, sampled = sample_on_grid(start, numbered, source, grid, "nearest")
-    found = ndimage.find_objects(sampled, max_label=len(values))
+    found = scipy.ndimage.find_objects(sampled, max_label=len(values))
     for number, (value, place) in enumerate(zip(values, found, strict=True), start=1):
         if place is None:
             yield int(value), (first, np.zeros((0, 0, 0), bool))

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
-import scipy.ndimage
-import scipy.optimize
+import scipy
 
 COARSE_MM = 8.0
 # At a place on the edge of the view at least this part of the CT's window, or of the view if that is smaller, is seen.

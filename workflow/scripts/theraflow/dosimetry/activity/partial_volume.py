@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.integrate
-import scipy.ndimage
-import scipy.special
+import scipy
 
 from theraflow.dosimetry.activity.regions import Region, grow
 from theraflow.images import FWHM_PER_SD

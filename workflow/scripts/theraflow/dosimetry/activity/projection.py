@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
+import scipy
 import SimpleITK as sitk
 
 from theraflow.dosimetry.activity.regions import Region

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.optimize
+import scipy
 
 from theraflow.dosimetry.activity.partial_volume import (
     activity_sensitivity,

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 from theraflow.dosimetry.curves.kinetics import Curve, decay_per_h
 from theraflow.errors import TheraflowError

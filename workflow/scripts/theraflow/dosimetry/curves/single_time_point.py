@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy
 
 from theraflow.dosimetry.curves.fits import HalfLife, check_half_life
 from theraflow.dosimetry.curves.kinetics import Curve, decay_per_h

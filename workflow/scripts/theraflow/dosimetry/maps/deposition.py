@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
+import scipy
 import SimpleITK as sitk
 
 from theraflow.dosimetry.maps.grids import Grids

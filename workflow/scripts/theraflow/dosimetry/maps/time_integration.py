@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.ndimage
+import scipy
 import SimpleITK as sitk
 
 from theraflow.dosimetry.activity.regions import Box, Region

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.ndimage
+import scipy
 
 from theraflow.errors import TheraflowError
 from theraflow.nuclides import MEV_IN_J, nuclide

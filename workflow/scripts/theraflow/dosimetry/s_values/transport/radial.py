@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import CubicSpline
+import scipy
 
 from theraflow.dosimetry.s_values.transport import electrons, photons
 from theraflow.dosimetry.s_values.transport.water import Electrons, Photons, csda_range
@@ -76,7 +76,7 @@ class Emissions:
         """Mid-energies (MeV) of even steps of the spectrum, and particles per decay in each; one decay, one beta."""
         edges = np.linspace(0.0, self.beta[-1, 0], count + 1)
         energy = 0.5 * (edges[1:] + edges[:-1])
-        height = np.clip(CubicSpline(self.beta[:, 0], self.beta[:, 1])(energy), 0.0, None)
+        height = np.clip(scipy.interpolate.CubicSpline(self.beta[:, 0], self.beta[:, 1])(energy), 0.0, None)
         return np.stack([energy, height / height.sum()], axis=1)
 
 

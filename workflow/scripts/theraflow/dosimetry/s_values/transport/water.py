@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.integrate import cumulative_simpson
-from scipy.optimize import brentq
+import scipy
 
 ELECTRON_MEV = 0.51099895
 FINE_STRUCTURE = 1.0 / 137.035999
@@ -63,7 +62,7 @@ def density_effect(energy: np.ndarray) -> np.ndarray:
         own = (factor * binding / PLASMA_EV) ** 2 + 2.0 / 3.0 * part
         return 0.5 * float(part @ np.log(own)) - wanted
 
-    levels = (brentq(excess, 0.1, 20.0) * binding / PLASMA_EV) ** 2
+    levels = (scipy.optimize.brentq(excess, 0.1, 20.0) * binding / PLASMA_EV) ** 2
     own = levels + 2.0 / 3.0 * part
     beta2 = beta_squared(energy)
     # L^2 by the energy at which it holds: 1/beta^2 - 1 falls as L^2 grows
@@ -179,7 +178,7 @@ class Electrons:
         hard_loss = np.trapezoid(rate * transfer**2, log_transfer, axis=0)
         radiated = radiative_stopping(energy)
         loss = collision_stopping(energy) - hard_loss + radiated
-        reach = cumulative_simpson(energy / loss, x=log_energy, initial=0.0) + 0.5 * energy[0] / loss[0]
+        reach = scipy.integrate.cumulative_simpson(energy / loss, x=log_energy, initial=0.0) + 0.5 * energy[0] / loss[0]
         elastic = [hard_elastic(energy, number, count) for number, count in ATOMS]
         columns = np.stack([reach, soft_transport(energy, threshold), radiated / loss, hard, *elastic], axis=1)
         return cls(threshold, energy, reach, columns)
@@ -202,7 +201,7 @@ def csda_range(energy: np.ndarray) -> np.ndarray:
     log_energy = np.linspace(math.log(LOWEST_MEV), math.log(HIGHEST_MEV), NODES)
     nodes = np.exp(log_energy)
     loss = collision_stopping(nodes) + radiative_stopping(nodes)
-    reach = cumulative_simpson(nodes / loss, x=log_energy, initial=0.0) + 0.5 * nodes[0] / loss[0]
+    reach = scipy.integrate.cumulative_simpson(nodes / loss, x=log_energy, initial=0.0) + 0.5 * nodes[0] / loss[0]
     return np.exp(np.interp(np.log(energy), log_energy, np.log(reach)))
 
 
