@@ -1,4 +1,4 @@
-"""What lets Snakemake plan a large cohort in about half the time, with the same plan.
+"""What lets Snakemake plan a large cohort in about a third of the time, with the same plan.
 
 For each job Snakemake works out again what is the same for all jobs of a rule: which parameters the rule's functions
 take, its software environment, and whether its script can be read. It compares the paths of all outputs to find one
