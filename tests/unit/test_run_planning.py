@@ -227,14 +227,6 @@ def test_an_output_inside_that_of_another_rule_is_told_as_before(workflow):
     assert of_slow == of_fast
 
 
-@pytest.mark.parametrize("missing", ["environment_1.yml", "environment.yml"])
-def test_an_environment_that_is_missing_is_told_as_before(workflow, missing):
-    (workflow / missing).unlink()
-    rules = "environment+environment_of_each+environment_by_parameter"
-    (slow, of_slow), (fast, of_fast) = (plan(workflow, rules, faster) for faster in ("no", "yes"))
-    assert (slow, of_slow) == (fast, of_fast)
-
-
 PATHS = st.lists(st.sampled_from(["a", "b", ".", ""]), max_size=3).map(lambda parts: "/".join(["a", *parts]))
 
 

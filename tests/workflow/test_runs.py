@@ -356,6 +356,11 @@ def test_a_wrong_configuration_is_refused(make_run, repository_cases, change, se
         ("results/STS_999/dosimetry/plan.tsv", "scans.tsv has no patient 'STS_999'."),
         ("results/STS_002/scans/fgd/ct.nii.gz", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
         ("results/STS_002/scans/fgd/pet_LBM.nii.gz", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
+        (
+            "results/STS_002/lesions/candidates/fdg.tsv",
+            "Scan 'fdg' of patient 'STS_002' has no candidates, for `lesions: candidates` in the configuration has no "
+            "rule for FDG.",
+        ),
         ("results/STS_002/registration/fgd.json", "scans.tsv has no scan 'fgd' of patient 'STS_002'."),
     ],
 )

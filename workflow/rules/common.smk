@@ -340,6 +340,17 @@ def get_candidates(wildcards):
     ]
 
 
+def get_registered_of_candidates(wildcards):
+    """The verdict on the registration of a scan in which lesions are looked for."""
+    scan = get_scan(wildcards)
+    if scan.tracer not in config["lesions"]["candidates"]:
+        raise WorkflowError(
+            f"Scan {scan.scan!r} of patient {scan.patient!r} has no candidates, for `lesions: candidates` in the "
+            f"configuration has no rule for {scan.tracer}."
+        )
+    return [PatientFolder(RESULTS, scan.patient).registration_quality(scan.scan)]
+
+
 def get_candidate_settings(wildcards):
     """The part of the configuration that a scan's candidates depend on."""
     tracer, lesions = get_scan(wildcards).tracer, config["lesions"]

@@ -4,7 +4,7 @@
 # What each PET shows by itself: a reader's edit does not make it again.
 rule candidates:
     input:
-        registered=f"{PATIENT}/registration/{{scan}}.json",
+        registered=get_registered_of_candidates,
     output:
         labels=f"{PATIENT}/lesions/candidates/{{scan}}.nii.gz",
         sidecar=f"{PATIENT}/lesions/candidates/{{scan}}.json",

@@ -9,7 +9,6 @@ from theraflow.cohort.clusters import CONFIDENCE, variance_components
 from theraflow.cohort.paired import Test
 
 EXACT_PERMUTATIONS = 8  # patients whose n! orders are all visited
-_Z = scipy.special.ndtri((1 + CONFIDENCE) / 2)
 _EQUAL = 1e-9  # of correlations
 
 
@@ -64,7 +63,7 @@ def _fisher(correlation: float, variance: float) -> Estimate:
     """Limits on Fisher's z scale with the variance given there."""
     if abs(correlation) >= 1 - _EQUAL:
         return Estimate(correlation, note="no interval: the correlation is 1 in size")
-    half = _Z * np.sqrt(variance)
+    half = _z() * np.sqrt(variance)
     z = np.arctanh(correlation)
     return Estimate(correlation, float(np.tanh(z - half)), float(np.tanh(z + half)))
 
@@ -119,8 +118,9 @@ def limits_of_agreement(difference: np.ndarray) -> tuple[Estimate, Estimate, Est
         return missing, missing, missing
     mean, sd = float(np.mean(difference)), float(np.std(difference, ddof=1))
     t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    half_mean, half_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + _Z**2 / (2 * (n - 1)))
-    values = (mean, half_mean), (mean - _Z * sd, half_limit), (mean + _Z * sd, half_limit)
+    z = _z()
+    half_mean, half_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + z**2 / (2 * (n - 1)))
+    values = (mean, half_mean), (mean - z * sd, half_limit), (mean + z * sd, half_limit)
     bias, lower, upper = (Estimate(float(value), float(value - half), float(value + half)) for value, half in values)
     return bias, lower, upper
 
@@ -137,7 +137,7 @@ def clustered_agreement(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """
     a, b = values.T
     difference = a - b
-    mean, reach = difference.mean(), _Z * np.sqrt(sum(variance_components(difference, index)))
+    mean, reach = difference.mean(), _z() * np.sqrt(sum(variance_components(difference, index)))
     return np.array([_rank_correlation(a, b), concordance_of(a, b), mean, mean - reach, mean + reach])
 
 
@@ -145,3 +145,8 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     ranks = [scipy.stats.rankdata(side) - (len(a) + 1) / 2 for side in (a, b)]
     below = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / below) if below > 0 else np.nan
+
+
+def _z() -> float:
+    """How many standard deviations an interval reaches to either side."""
+    return float(scipy.special.ndtri((1 + CONFIDENCE) / 2))

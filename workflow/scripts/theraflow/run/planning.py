@@ -1,4 +1,4 @@
-"""What lets Snakemake plan a large cohort in about a third of the time, with the same plan.
+"""What lets Snakemake plan a large cohort much faster, with the same plan.
 
 For each job Snakemake works out again what is the same for all jobs of a rule: which parameters the rule's functions
 take, its software environment, and whether its script can be read. It compares the paths of all outputs to find one
@@ -85,7 +85,10 @@ def once_a_script(process_job: Callable[[ScriptProcessor, Job], None]) -> Callab
 
 
 def without_parameters(environment_of: Callable[[Job], Any]) -> Callable[[Job], Any]:
-    """The same environment of a job; its parameters are worked out only for an environment that depends on them."""
+    """The same environment of a job; its parameters are worked out only for an environment that depends on them.
+
+    So what is wrong with the parameters of a job shows when it begins: what can be wrong belongs into its inputs.
+    """
 
     @wraps(environment_of)
     def environment(self: Job) -> Any:
