@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from theraflow.cohort.clusters import CONFIDENCE, variance_components
+from theraflow.cohort.clusters import CONFIDENCE, normal_quantile, variance_components
 from theraflow.cohort.paired import Test
 
 EXACT_PERMUTATIONS = 8  # patients whose n! orders are all visited
@@ -63,7 +63,7 @@ def _fisher(correlation: float, variance: float) -> Estimate:
     """Limits on Fisher's z scale with the variance given there."""
     if abs(correlation) >= 1 - _EQUAL:
         return Estimate(correlation, note="no interval: the correlation is 1 in size")
-    half = _z() * np.sqrt(variance)
+    half = normal_quantile() * np.sqrt(variance)
     z = np.arctanh(correlation)
     return Estimate(correlation, float(np.tanh(z - half)), float(np.tanh(z + half)))
 
@@ -118,7 +118,7 @@ def limits_of_agreement(difference: np.ndarray) -> tuple[Estimate, Estimate, Est
         return missing, missing, missing
     mean, sd = float(np.mean(difference)), float(np.std(difference, ddof=1))
     t = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
-    z = _z()
+    z = normal_quantile()
     half_mean, half_limit = t * sd / np.sqrt(n), t * sd * np.sqrt(1 / n + z**2 / (2 * (n - 1)))
     values = (mean, half_mean), (mean - z * sd, half_limit), (mean + z * sd, half_limit)
     bias, lower, upper = (Estimate(float(value), float(value - half), float(value + half)) for value, half in values)
@@ -137,7 +137,7 @@ def clustered_agreement(values: np.ndarray, index: np.ndarray) -> np.ndarray:
     """
     a, b = values.T
     difference = a - b
-    mean, reach = difference.mean(), _z() * np.sqrt(sum(variance_components(difference, index)))
+    mean, reach = difference.mean(), normal_quantile() * np.sqrt(sum(variance_components(difference, index)))
     return np.array([_rank_correlation(a, b), concordance_of(a, b), mean, mean - reach, mean + reach])
 
 
@@ -145,8 +145,3 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     ranks = [scipy.stats.rankdata(side) - (len(a) + 1) / 2 for side in (a, b)]
     below = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / below) if below > 0 else np.nan
-
-
-def _z() -> float:
-    """How many standard deviations an interval reaches to either side."""
-    return float(scipy.special.ndtri((1 + CONFIDENCE) / 2))

@@ -25,6 +25,11 @@ class Resampled:
     bootstrap_high: np.ndarray
 
 
+def normal_quantile() -> float:
+    """How many standard deviations of a normal distribution an interval of `CONFIDENCE` reaches to either side."""
+    return float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
+
+
 def cluster_index(patients: np.ndarray) -> np.ndarray:
     """Patients, shape (n,), as numbers from 0 on."""
     return np.unique(patients, return_inverse=True)[1]

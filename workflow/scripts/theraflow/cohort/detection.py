@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from theraflow.cohort.clusters import CONFIDENCE
+from theraflow.cohort.clusters import CONFIDENCE, normal_quantile
 from theraflow.cohort.comparisons import BASELINE
 
 COLUMNS = (
@@ -43,7 +43,7 @@ def clustered_wilson_interval(positive: np.ndarray, totals: np.ndarray) -> tuple
     between = count / (count - 1) * ((positive - rate * totals) ** 2).sum() / total**2
     effect = max(1.0, float(between / (rate * (1 - rate) / total)))
     # binomtest takes whole lesions only; the formula is Wilson's with n / effect in place of n.
-    n, z = total / effect, scipy.stats.norm.ppf((1 + CONFIDENCE) / 2)
+    n, z = total / effect, normal_quantile()
     centre, half = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
     low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
     return effect, float(low), float(high)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,14 +56,14 @@ def print_style() -> AbstractContextManager[None]:
     """Context in which figures for print are drawn and saved."""
     from matplotlib import rc_context
 
-    return rc_context(dict(_look()))
+    return rc_context(_look())
 
 
 @cache
 def _look() -> Mapping[str, object]:
     from matplotlib import rc_params_from_file
 
-    return MappingProxyType(dict(rc_params_from_file(STYLE, use_default_template=False)))
+    return dict(rc_params_from_file(STYLE, use_default_template=False))
 
 
 def nice_ceiling(value: float) -> float:
