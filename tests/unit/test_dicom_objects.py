@@ -37,7 +37,8 @@ from theraflow.nifti import Grid
 from theraflow.objects.codes import organ_code, site_code
 from theraflow.objects.dose import build_dose
 from theraflow.objects.origin import ct_origin, emission_origin
-from theraflow.objects.segmentation import Made, Segment, build_segmentation
+from theraflow.objects.segmentation import build_segmentation
+from theraflow.objects.segments import Made, Segment
 from theraflow.objects.stage import write_dicom_objects
 from theraflow.organs import ORGAN_IDS, import_organs
 from theraflow.tables import read_table, write_table

@@ -18,12 +18,12 @@ SCRIPTS = Path(theraflow.__file__).parents[1]
 NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
 DEEP_LEARNING = {"torch", "nnunetv2", "totalsegmentator"}
 # What only some jobs come to, or come to late: no script waits for it.
-ON_FIRST_USE = {"matplotlib", "lifelines",
+ON_FIRST_USE = {"matplotlib", "lifelines", "highdicom",
                 *(f"scipy.{part}" for part in ("fft", "integrate", "interpolate", "ndimage", "optimize", "signal",
                                                 "sparse", "spatial", "special", "stats")),
                 *(f"skimage.{part}" for part in ("measure", "morphology", "segmentation"))}  # fmt: skip
 PAGES, OUTLINES, REGISTRATION = {"reportlab", "jinja2"}, {"skimage"}, {"picsl_greedy"}
-EXCHANGE = {"nibabel", "highdicom", "pydicom"}
+EXCHANGE = {"nibabel", "pydicom"}
 # What a stage has no use for, by its script. That of organs leaves deep learning to a process of its own.
 UNUSED = {
     **dict.fromkeys(("import_ct", "import_emission", "import_planar", "normalise_pet"), {"pandas", "scipy"} | PAGES),
@@ -77,7 +77,7 @@ def test_what_is_used_is_seen_to_be_loaded():
     assert loaded("report_patient_document") >= {"reportlab"}
     assert loaded("register_scan") >= {"scipy", *REGISTRATION}
     assert loaded("find_candidates") >= OUTLINES
-    assert loaded("write_dicom_objects") >= {"pydicom", "highdicom"}
+    assert loaded("write_dicom_objects") >= {"pydicom"}
     assert all(map(importlib.util.find_spec, {"nibabel", *ON_FIRST_USE}))
 
 

@@ -4,7 +4,7 @@ from theraflow.job import job
 
 with job(snakemake.log[0], snakemake.threads, snakemake.params.needs):
     from theraflow.layout import PatientFolder, Scan
-    from theraflow.objects.stage import write_dicom_objects
+    from theraflow.objects import write_dicom_objects
 
     params = snakemake.params
     folder = PatientFolder(params.results, snakemake.wildcards.patient)

@@ -3,9 +3,8 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -14,6 +13,9 @@ from pydicom.uid import UID, generate_uid
 import theraflow
 from theraflow.objects.codes import OWN_SCHEME
 from theraflow.objects.origin import Origin
+
+if TYPE_CHECKING:
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
 
 # Until the content is there, every object has these.
 _UNNAMED = "2.25.0"
@@ -44,8 +46,10 @@ def common(series_number: int, series_description: str) -> dict[str, Any]:
     }
 
 
-def own_scheme() -> list[CodingSchemeIdentificationItem]:
+def own_scheme() -> list["CodingSchemeIdentificationItem"]:
     """What the designator of theraflow's own codes stands for."""
+    from highdicom.coding_schemes import CodingSchemeIdentificationItem
+
     return [CodingSchemeIdentificationItem(OWN_SCHEME, name="theraflow")]
 
 

@@ -5,61 +5,17 @@ of 2024 (Supplement 243) is a tenth as large, but most of them do not know it ye
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 
-import theraflow
 from theraflow.images import axes_of
 from theraflow.nifti import Grid
 from theraflow.objects.instance import common, long_string, own_scheme, sealed
 from theraflow.objects.origin import Origin
-
-
-@dataclass(frozen=True)
-class Made:
-    """How a segment was made.
-
-    Attributes:
-        by: `AUTOMATIC`, `SEMIAUTOMATIC` or `MANUAL` (PS3.3 C.8.20.2).
-        name: of the algorithm or the source; empty for MANUAL.
-        family: code of the kind of algorithm (CID 7162 or theraflow's own); None for MANUAL.
-        version: of the algorithm.
-    """
-
-    by: str
-    name: str = ""
-    family: Code | None = None
-    version: str = theraflow.__version__
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One label and what it stands for.
-
-    Attributes:
-        label: its number in the map.
-        name: what it is called, also when it is imported again.
-        category, kind: codes of what it is.
-        made: how.
-        side: code of the side of `kind`, or None.
-        region: code of the organ or region that it lies in, and of its side; or None.
-        tracking_uid: of a lesion, the same in all scans of the patient.
-        remark: what a reader has to know; may be empty.
-    """
-
-    label: int
-    name: str
-    category: Code
-    kind: Code
-    made: Made
-    side: Code | None = None
-    region: tuple[Code, Code | None] | None = None
-    tracking_uid: str | None = None
-    remark: str = ""
+from theraflow.objects.segments import Segment
 
 
 def build_segmentation(

@@ -13,17 +13,15 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from theraflow import objects
 from theraflow.files import whole_folder
 from theraflow.images import grid_of, read_image, read_sidecar, to_array
 from theraflow.layout import PatientFolder, Scan
 from theraflow.nifti import Grid
-from theraflow.objects.capture import build_capture
 from theraflow.objects.codes import OWN_SCHEME, organ_code, site_code
-from theraflow.objects.dose import build_dose
 from theraflow.objects.instance import derived_uid, write_object
-from theraflow.objects.measurements import build_report
 from theraflow.objects.origin import Origin, ct_origin, emission_origin
-from theraflow.objects.segmentation import Made, Segment, build_segmentation
+from theraflow.objects.segments import Made, Segment
 from theraflow.png import small_png
 from theraflow.report.pictures import SUV_WINDOW, draw_projections
 from theraflow.tables import read_table, write_table
@@ -157,7 +155,7 @@ def _write_organs(patient: _Patient, scan: Scan) -> None:
     if not segments:
         patient.add(scan.scan, kind, None, remark="no organ was found")
         return
-    dataset = build_segmentation(labels, _grid(image, origin), origin, segments, "Organs", _ORGANS)
+    dataset = objects.build_segmentation(labels, _grid(image, origin), origin, segments, "Organs", _ORGANS)
     patient.add(scan.scan, kind, dataset, f"{scan.scan}_organs_seg.dcm")
 
 
@@ -193,11 +191,11 @@ def _write_lesions(
             for label, name in present.items()
             if name in by_name.index
         ]
-        segmentation = build_segmentation(
+        segmentation = objects.build_segmentation(
             labels, _grid(image, origin), origin, segments, f"Lesions in {scan.tracer}", _LESIONS
         )
         drug = patient.tracers[scan.tracer]["radiopharmaceutical"]
-        report = build_report(rows, scan.emission, drug, origin, segmentation, tracking, _MEASUREMENTS)
+        report = objects.build_report(rows, scan.emission, drug, origin, segmentation, tracking, _MEASUREMENTS)
         covered = ", ".join(sorted(set(names.values()) - set(present.values())))
         remark = f"without {covered}: where lesions overlap the smaller one is shown" if covered else ""
         patient.add(scan.scan, told[0], segmentation, f"{scan.scan}_lesions_seg.dcm", remark)
@@ -208,7 +206,7 @@ def _write_lesions(
         pet = read_image(patient.folder.emission(scan))
         png = small_png(draw_projections(pet, image, present), dpi=150)
         caption = f"{scan.scan}: {scan.tracer}, {origin.acquired_at:%Y-%m-%d}, SUVbw 0 to {SUV_WINDOW:g} g/mL"
-        capture = build_capture(png, caption, origin, _CAPTURE)
+        capture = objects.build_capture(png, caption, origin, _CAPTURE)
         patient.add(scan.scan, "picture of the projections", capture, f"{scan.scan}_projections_sc.dcm")
 
 
@@ -245,7 +243,7 @@ def _write_doses(patient: _Patient, scans: Sequence[Scan], origins: Mapping[str,
     if not len(cycles):
         text = f"{comment} No cycle of {nuclide} is in the sheet: dose of 1 GBq, not of a therapy."
         summary = f"normalised to 1 GBq of {nuclide}"
-        dataset = build_dose(array, _grid(image, origin), origin, 1.0, "1 GBq", summary, text, _DOSE)
+        dataset = objects.build_dose(array, _grid(image, origin), origin, 1.0, "1 GBq", summary, text, _DOSE)
         patient.add(sidecar["scan"], "RTDOSE", dataset, "dose_1_gbq_rtdose.dcm", summary)
     for (cycle, activity), regions in cycles.groupby(["cycle", "activity_gbq"]):
         # A region that a cycle's own scans do not show has the coefficient of others.
@@ -257,7 +255,7 @@ def _write_doses(patient: _Patient, scans: Sequence[Scan], origins: Mapping[str,
             continue
         text = f"{comment} Cycle {cycle:g}, {activity:g} GBq, by the scans of {timepoint}."
         label, summary = f"Cycle {cycle:g}", f"cycle {cycle:g}, {activity:g} GBq of {nuclide}"
-        dataset = build_dose(array, _grid(image, origin), origin, float(activity), label, summary, text, _DOSE)
+        dataset = objects.build_dose(array, _grid(image, origin), origin, float(activity), label, summary, text, _DOSE)
         patient.add(sidecar["scan"], "RTDOSE", dataset, f"dose_cycle_{cycle:g}_rtdose.dcm", summary)
 
 
